@@ -1,0 +1,1 @@
+"""The embedded default: a tiny synthetic world, and a tiny model that was really trained on it."""

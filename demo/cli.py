@@ -1,0 +1,113 @@
+"""What every command of the demo shares: which model, how it is loaded, how it answers, how a mistake is told."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+DEFAULT_MODEL = Path(__file__).parent / "model"
+"""The shipped model of the tiny world."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}. See {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of the original's inference script, and what came since."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        "--visualcla_model",
+        dest="model",
+        metavar="FOLDER",
+        help="a whole model in any layout, or a hub name; the shipped model of the tiny world when absent",
+    )
+    group.add_argument("--text_model", metavar="FOLDER", help="the language model under an unmerged release")
+    group.add_argument("--vision_model", metavar="FOLDER", help="the vision encoder under an unmerged release")
+    group.add_argument("--lora_model", metavar="FOLDER", help="the unmerged release, or an adapter for --model")
+    group.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"], default="auto", help="of the weights")
+    bits = group.add_mutually_exclusive_group()
+    bits.add_argument("--load_in_8bit", action="store_true", help="quantise the language model to 8 bits")
+    bits.add_argument("--load_in_4bit", action="store_true", help="quantise the language model to 4 bits")
+    group.add_argument("--gpus", default="0", help='which GPUs to use, such as "0,1" (default: %(default)s)')
+    group.add_argument("--only_cpu", action="store_true", help="use no GPU")
+
+
+def load_model(args: argparse.Namespace):
+    """The model that the flags ask for, with its processor.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: files are missing or do not fit; the message says what to do.
+        MemoryError: it would not fit.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if args.only_cpu else args.gpus
+    import torch
+
+    from pipelines.doctor import check_memory
+    from pipelines.visualcla import load_pretrained
+    from pipelines.visualcla.checkpoint import resolve_folder
+
+    has_gpu = torch.cuda.is_available()
+    dtype = args.dtype if args.dtype != "auto" else ("float16" if has_gpu else "float32")
+    bits = 8 if args.load_in_8bit else 4 if args.load_in_4bit else 32 if dtype == "float32" else 16
+    bases = {"text_model": args.text_model, "vision_model": args.vision_model}
+    if any(bases.values()):
+        if args.model or not all((*bases.values(), args.lora_model)):
+            raise ValueError(
+                "--text_model, --vision_model and --lora_model belong together, and without --model: the first two are what the "
+                "release in --lora_model was trained on."
+            )
+        name, adapter = args.lora_model, None
+    else:
+        name, adapter, bases = args.model or DEFAULT_MODEL, args.lora_model, {}
+    folders = [resolve_folder(folder) for folder in (name, *bases.values()) if folder is not None]
+    check_memory(folders, bits, "cuda" if has_gpu else "cpu")
+    return load_pretrained(
+        name,
+        **bases,
+        lora_model=adapter,
+        dtype=getattr(torch, dtype),
+        device_map="auto" if has_gpu else None,
+        load_in_8bit=args.load_in_8bit,
+        load_in_4bit=args.load_in_4bit,
+    )
+
+
+def add_generation_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("answer")
+    group.add_argument("--max_new_tokens", type=int, help="longest answer in tokens (default: 512)")
+    group.add_argument(
+        "--temperature",
+        type=float,
+        help="0 always takes the likeliest token (default: 0 for the shipped model, else the original's 0.5)",
+    )
+    group.add_argument("--seed", type=int, help="makes sampled answers repeatable")
+
+
+def generation_config(args: argparse.Namespace):
+    """How to answer, from the flags: the shipped model answers by its likeliest tokens, others as the original samples."""
+    from transformers import GenerationConfig, set_seed
+
+    from pipelines.visualcla import DEFAULT_GENERATION_CONFIG
+
+    if args.seed is not None:
+        set_seed(args.seed)
+    is_shipped = args.model is None and args.text_model is None
+    temperature = args.temperature if args.temperature is not None else 0.0 if is_shipped else None
+    if temperature == 0.0:
+        return GenerationConfig(do_sample=False, max_new_tokens=args.max_new_tokens or 512)
+    settings = DEFAULT_GENERATION_CONFIG.to_dict()
+    settings |= {"temperature": temperature} if temperature is not None else {}
+    settings |= {"max_new_tokens": args.max_new_tokens} if args.max_new_tokens is not None else {}
+    return GenerationConfig.from_dict(settings)
+
+
+def one_line(error: BaseException) -> str:
+    """An error for the user's eyes."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,230 @@
+"""The language of the world: how questions are worded, and the one right answer to each, in English and Chinese.
+
+Questions have a few wordings, answers exactly one. A question that has no single right answer ("Where is the circle?"
+with two circles) is answered with None by `answer` and is never asked. Small talk and facts are in small_talk.py.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .scenes import Scene, Thing
+
+LANGUAGES = ("en", "zh")
+
+CHINESE = {
+    "red": "红色", "orange": "橙色", "yellow": "黄色", "green": "绿色",
+    "blue": "蓝色", "purple": "紫色", "pink": "粉色", "black": "黑色",
+    "circle": "圆形", "square": "正方形", "triangle": "三角形", "ring": "圆环", "cross": "十字", "star": "星形",
+    "top left": "左上角", "top": "上方", "top right": "右上角", "left": "左边", "centre": "中间", "right": "右边",
+    "bottom left": "左下角", "bottom": "下方", "bottom right": "右下角", "thing": "东西",
+}  # fmt: skip
+NUMBERS = {
+    "en": ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    "zh": ("没有", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十"),
+}
+ORDINALS = {"en": ("first", "second", "third"), "zh": ("第一张", "第二张", "第三张")}
+
+# {inside}, {of} and {picture} say which picture is meant, {thing}, {a_thing} and {things} what is asked for,
+# {pictures} how many pictures there are.
+WORDINGS = {
+    "en": {
+        "describe": ("Describe {picture}.", "What is in {picture}?",
+                     "What do you see{inside}?", "What does {picture} show?"),
+        "what": ("What is at the {place}{of}?", "What was at the {place}{of}?", "What do you see at the {place}{of}?"),
+        "where": ("Where is the {thing}{inside}?", "Where do you see the {thing}{inside}?",
+                  "Find the {thing}{inside}."),
+        "colour": ("What colour is the {thing}{inside}?", "Which colour is the {thing}{inside}?"),
+        "shape": ("What shape is the {thing}{inside}?", "Which shape is the {thing}{inside}?"),
+        "count": ("How many {things} are there{inside}?", "How many {things} do you see{inside}?",
+                  "Count the {things}{inside}."),
+        "is_there": ("Is there {a_thing}{inside}?", "Do you see {a_thing}{inside}?", "Does {picture} show {a_thing}?"),
+        "which": ("Which picture shows the {thing}?", "Which picture has {a_thing}?",
+                  "In which picture is the {thing}?"),
+        "both": ("Do {pictures} show {a_thing}?", "Is there {a_thing} in {pictures}?",
+                 "Do you see {a_thing} in {pictures}?"),
+    },
+    "zh": {
+        "describe": ("请描述{picture}。", "{picture}里有什么？", "你在{picture}里看到什么？"),
+        "what": ("{inside}{place}是什么？", "{inside}{place}有什么？", "{inside}{place}是什么东西？"),
+        "where": ("{inside}{thing}在哪里？", "{inside}{thing}在什么地方？", "{inside}哪里有{thing}？"),
+        "colour": ("{inside}{thing}是什么颜色？", "{inside}{thing}是哪种颜色？"),
+        "shape": ("{inside}{thing}是什么形状？", "{inside}{thing}是哪种形状？"),
+        "count": ("{inside}有几个{things}？", "{inside}有多少个{things}？", "{inside}一共有几个{things}？"),
+        "is_there": ("{inside}有{thing}吗？", "{inside}有没有{thing}？", "{picture}里看得到{thing}吗？"),
+        "which": ("哪张图片里有{thing}？", "{thing}在哪张图片里？", "哪一张图片有{thing}？"),
+        "both": ("{pictures}里都有{thing}吗？", "{pictures}都有{thing}吗？"),
+    },
+}  # fmt: skip
+PHRASES = {
+    "en": {
+        "picture": "the picture", "nth picture": "the {ordinal} picture", "in": " in {picture}", "of": " of {picture}",
+        "2 pictures": "both pictures", "3 pictures": "all pictures",
+        "yes": "Yes.", "no": "No.", "nothing": "Nothing.", "empty": "The picture is empty.",
+        "blind": "I see no picture.",
+        "absent": "There is no {thing}.", "where": "At the {place}.", "thing": "{a_thing}.", "colour": "{colour}.",
+        "count": "{number}.", "which": "The {ordinal} picture.", "none": "None of them.",
+        "listed": "{place}: {thing}", "comma": "; ", "stop": ".",
+    },
+    "zh": {
+        "picture": "图片", "nth picture": "{ordinal}图片", "in": "{picture}里", "of": "{picture}里",
+        "2 pictures": "两张图片", "3 pictures": "三张图片",
+        "yes": "有。", "no": "没有。", "nothing": "什么也没有。", "empty": "图片是空的。", "blind": "我没有看到图片。",
+        "absent": "没有{thing}。", "where": "在{place}。", "thing": "{thing}。", "colour": "{colour}。",
+        "count": "{number}。", "which": "{ordinal}图片。", "none": "都没有。",
+        "listed": "{place}：{thing}", "comma": "；", "stop": "。",
+    },
+}  # fmt: skip
+AMERICAN = {"colour": "color", "centre": "center"}
+
+_ABOUT_A_THING = ("where", "colour", "shape", "is_there")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, apart from its wording.
+
+    Args:
+        kind: a key of `WORDINGS`.
+        colour, shape, place: what the thing asked for looks like and where it is; None leaves it open.
+        picture: index of the picture that is meant; None is the picture shown last, and is not named in the wording.
+    """
+
+    kind: str
+    colour: str | None = None
+    shape: str | None = None
+    place: str | None = None
+    picture: int | None = None
+
+    def find(self, scene: Scene) -> list[Thing]:
+        """The things of this scene that fit the colour, shape and place asked for."""
+        return [
+            thing
+            for thing in scene.things
+            if self.colour in (None, thing.colour)
+            and self.shape in (None, thing.shape)
+            and self.place in (None, thing.place)
+        ]
+
+    def is_absent(self, scene: Scene) -> bool:
+        """Whether the question is about a thing that this one picture does not show."""
+        return self.kind in _ABOUT_A_THING and not self.find(scene)
+
+
+def word(english: str, language: str) -> str:
+    """The name of a colour, shape or place in this language."""
+    return english if language == "en" else CHINESE[english]
+
+
+def noun(colour: str | None, shape: str | None, place: str | None, language: str, is_many: bool = False) -> str:
+    """'red circle', 'thing at the top left'; '红色圆形', '左上角的东西'."""
+    if language == "zh":
+        described = (f"{CHINESE[place]}的" if place else "") + (CHINESE[colour] if colour else "")
+        return described + ("的" if colour and not shape else "") + CHINESE[shape or "thing"]
+    name = shape or "thing"
+    if is_many:
+        name += "es" if name.endswith("s") else "s"
+    return (f"{colour} " if colour else "") + name + (f" at the {place}" if place else "")
+
+
+def ask(question: Question, language: str, rng: random.Random, pictures: int = 1) -> str:
+    """Word a question; `pictures` is how many pictures the conversation has (for 'both', 'all')."""
+    phrases = PHRASES[language]
+    thing = noun(question.colour, question.shape, question.place, language)
+    picture = phrases["picture"]
+    if question.picture is not None:
+        picture = phrases["nth picture"].format(ordinal=ORDINALS[language][question.picture])
+    is_named = question.picture is not None or rng.random() < 0.3
+    text = rng.choice(WORDINGS[language][question.kind]).format(
+        thing=thing,
+        a_thing=_with_article(thing),
+        things=noun(question.colour, question.shape, question.place, language, is_many=True),
+        place=word(question.place, language) if question.place else "",
+        picture=picture,
+        pictures=phrases[f"{max(pictures, 2)} pictures"],
+        inside=phrases["in"].format(picture=picture) if is_named else "",
+        of=phrases["of"].format(picture=picture) if is_named else "",
+    )
+    return loosen(text, rng)
+
+
+def loosen(text: str, rng: random.Random) -> str:
+    """A question as people type it: now and then in American spelling, in lower case, without the mark at its end."""
+    if rng.random() < 0.2:
+        for british, american in AMERICAN.items():
+            text = text.replace(british, american)
+    return text.lower().rstrip(".?!。？！") if rng.random() < 0.15 else text
+
+
+def answer(question: Question, scenes: Sequence[Scene], language: str) -> str | None:
+    """The one right answer, or None where the question has none.
+
+    Args:
+        scenes: all pictures of the conversation so far, in order.
+    """
+    phrases = PHRASES[language]
+    if not scenes:
+        return phrases["blind"]
+    if question.kind in ("which", "both"):
+        return _answer_across(question, scenes, language)
+    scene = scenes[-1 if question.picture is None else question.picture]
+    found = question.find(scene)
+    if question.kind == "describe":
+        return _capital(listed(scene, language)) + phrases["stop"] if scene.things else phrases["empty"]
+    if question.kind == "count":
+        return _capital(phrases["count"].format(number=_number(len(found), language)))
+    if question.kind == "is_there":
+        return phrases["yes" if found else "no"]
+    if question.kind == "what" and not found:
+        return phrases["nothing"]
+    if not found and not question.place:
+        return phrases["absent"].format(thing=noun(question.colour, question.shape, None, language))
+    if len(found) != 1:
+        return None
+    return _of_one(question.kind, found[0], language)
+
+
+def listed(scene: Scene, language: str) -> str:
+    """The things of a scene in reading order: 'top left: red circle; centre: blue star'."""
+    items = (
+        PHRASES[language]["listed"].format(
+            place=word(thing.place, language), thing=noun(thing.colour, thing.shape, None, language)
+        )
+        for thing in scene.things
+    )
+    return PHRASES[language]["comma"].join(items)
+
+
+def _of_one(kind: str, thing: Thing, language: str) -> str:
+    if kind == "where":
+        return PHRASES[language]["where"].format(place=word(thing.place, language))
+    if kind == "colour":
+        return _capital(PHRASES[language]["colour"].format(colour=word(thing.colour, language)))
+    name = noun(thing.colour if kind == "what" else None, thing.shape, None, language)
+    return _capital(PHRASES[language]["thing"].format(thing=name, a_thing=_with_article(name)))
+
+
+def _answer_across(question: Question, scenes: Sequence[Scene], language: str) -> str | None:
+    phrases = PHRASES[language]
+    showing = [index for index, scene in enumerate(scenes) if question.find(scene)]
+    if len(scenes) < 2:
+        return None
+    if question.kind == "both":
+        return phrases["yes" if len(showing) == len(scenes) else "no"]
+    if len(showing) > 1:
+        return None
+    return phrases["which"].format(ordinal=ORDINALS[language][showing[0]]) if showing else phrases["none"]
+
+
+def _number(number: int, language: str) -> str:
+    if language == "zh" and number:
+        return ("两" if number == 2 else NUMBERS["zh"][number]) + "个"
+    return NUMBERS[language][number]
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -1,0 +1,1 @@
+"""The eyes: one folder per model family, and what all families share."""

@@ -1,0 +1,38 @@
+"""VisualCLA (Visual-Chinese-LLaMA-Alpaca): configuration, model, processor, loaders, chat.
+
+Importing this package registers the classes with transformers' Auto classes. The names of the original project's Python API
+(`get_model_and_tokenizer_and_processor`, `chat`, `chat_in_stream`, `DEFAULT_GENERATION_CONFIG`) are here too.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+
+from .chat import DEFAULT_GENERATION_CONFIG, chat, chat_in_stream, get_model_and_tokenizer_and_processor
+from .checkpoint import detect_layout, load_config, load_eyes, load_pretrained
+from .configuration_visualcla import VisualCLAConfig, VisualResamplerConfig
+from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAVisionModel
+from .processing_visualcla import VisualCLAProcessor, add_image_tokens
+from .tokenization_visualcla import build_tokenizer, load_tokenizer
+
+AutoConfig.register(VisualCLAConfig.model_type, VisualCLAConfig, exist_ok=True)
+AutoModel.register(VisualCLAConfig, VisualCLAVisionModel, exist_ok=True)
+AutoModelForImageTextToText.register(VisualCLAConfig, VisualCLAForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(VisualCLAConfig, VisualCLAProcessor, exist_ok=True)
+
+__all__ = [
+    "DEFAULT_GENERATION_CONFIG",
+    "VisualCLAConfig",
+    "VisualCLAForConditionalGeneration",
+    "VisualCLAProcessor",
+    "VisualCLAVisionModel",
+    "VisualResamplerConfig",
+    "add_image_tokens",
+    "build_tokenizer",
+    "chat",
+    "chat_in_stream",
+    "detect_layout",
+    "get_model_and_tokenizer_and_processor",
+    "load_config",
+    "load_eyes",
+    "load_pretrained",
+    "load_tokenizer",
+]

@@ -1,0 +1,109 @@
+"""Adapters on a VisualCLA model: the released format and PEFT's own.
+
+An adapter holds LoRA matrices for the vision encoder and the language model, and whole tensors for what was trained in
+full (resampler, projector, embeddings). Every tensor of it must find its place: an adapter that is half loaded answers, and
+answers wrongly.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ..weights import load_tensors
+
+ADAPTER_NAME = "default"
+
+
+def apply_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Put an adapter on a model, in place: LoRA layers injected, whole tensors copied.
+
+    A model that is the eyes alone takes the eyes' share of the adapter.
+
+    Args:
+        model: `VisualCLAForConditionalGeneration` or `VisualCLAVisionModel`.
+        folder: holds `adapter_config.json` and `adapter_model.bin` or `.safetensors`.
+
+    Raises:
+        FileNotFoundError: the folder holds no adapter.
+        ValueError: the adapter is no LoRA, or was made for another model; names the first tensors that find no place.
+    """
+    from peft import inject_adapter_in_model
+
+    lora_config = read_lora_config(folder)
+    tensors = {model_key(name): tensor for name, tensor in load_tensors(folder).items()}
+    if not hasattr(model, "text_model"):
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("text_model.")}
+    lora = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
+    whole = {name: tensor for name, tensor in tensors.items() if name not in lora}
+
+    parameters = dict(model.named_parameters())
+    _check_places(folder, parameters, whole, "tensors")
+    for name, tensor in whole.items():
+        with torch.no_grad():
+            parameters[name].copy_(tensor)
+    if not lora:
+        return
+    inject_adapter_in_model(lora_config, model, adapter_name=ADAPTER_NAME)
+    parameters = dict(model.named_parameters())
+    places = {name.replace(".weight", f".{ADAPTER_NAME}.weight"): tensor for name, tensor in lora.items()}
+    _check_places(folder, parameters, places, "LoRA tensors")
+    empty = [name for name in parameters if f".lora_B.{ADAPTER_NAME}" in name and name not in places]
+    if empty:
+        raise ValueError(
+            f"The adapter {str(folder)!r} has no LoRA tensors for {len(empty)} of its target modules: {empty[:3]}."
+        )
+    for name, tensor in places.items():
+        with torch.no_grad():
+            parameters[name].copy_(tensor)
+    model.requires_grad_(False)
+
+
+def read_lora_config(folder: Path) -> Any:
+    """The LoRA configuration of an adapter, without the fields that only old versions of peft knew.
+
+    Raises:
+        FileNotFoundError: there is no `adapter_config.json`.
+        ValueError: it is not LoRA's.
+    """
+    from peft import LoraConfig
+
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} is not an adapter: missing ['adapter_config.json'].")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values.get("peft_type", "LORA") != "LORA":
+        raise ValueError(f"{str(path)!r} says peft_type {values['peft_type']!r}; only 'LORA' can be loaded.")
+    known = {field.name for field in dataclasses.fields(LoraConfig)}
+    values = {key: value for key, value in values.items() if key in known and key != "modules_to_save"}
+    return LoraConfig(**values)
+
+
+def model_key(adapter_key: str) -> str:
+    """A tensor's name in an adapter file to its name in the model.
+
+    >>> model_key("base_model.model.vision_model.vision_model.encoder.layers.0.mlp.fc1.lora_A.weight")
+    'vision_model.encoder.layers.0.mlp.fc1.lora_A.weight'
+    """
+    name = adapter_key.removeprefix("base_model.model.")
+    name = name.replace("vision_model.vision_model.", "vision_model.", 1)
+    return name.replace(f".{ADAPTER_NAME}.", ".").replace(".modules_to_save.", ".")
+
+
+def _check_places(folder: Path, parameters: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], what: str) -> None:
+    unknown = [name for name in tensors if name not in parameters]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of {len(tensors)} {what} of the adapter {str(folder)!r} have no place in this model, the first: "
+            f"{unknown[:3]}. Was it made for another base model?"
+        )
+    wrong = [name for name, tensor in tensors.items() if tensor.shape != parameters[name].shape]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{len(wrong)} of {len(tensors)} {what} of the adapter {str(folder)!r} have another shape than the model: {name} is "
+            f"{tuple(tensors[name].shape)}, the model's {tuple(parameters[name].shape)}. Was it made for another base model?"
+        )

@@ -1,0 +1,336 @@
+"""Where a VisualCLA model's parts are, and how they are put together.
+
+Four layouts are read:
+
+| layout         | folder                                                                                              |
+| -------------- | --------------------------------------------------------------------------------------------------- |
+| `webui`        | a language model at the root, the eyes in `vision/`: what the web UI's loaders open                  |
+| `transformers` | one composite checkpoint: what transformers' Auto classes open                                       |
+| `original`     | the original project's merged folder: `text_encoder/`, `vision_encoder/`, `pytorch_model.bin`        |
+| `release`      | the original project's release: an adapter over a language model and a vision encoder, given besides |
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.utils import cached_file
+
+from ..embedder import embedding_device
+from ..weights import load_tensors, tensor_headers, weight_files
+from .adapter import apply_adapter
+from .configuration_visualcla import VisualCLAConfig
+from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAVisionModel
+from .processing_visualcla import VisualCLAProcessor
+from .tokenization_visualcla import IMAGE_TOKEN, load_tokenizer
+
+Layout = Literal["webui", "transformers", "original", "release"]
+
+EYES = ("vision_model", "visual_resampler", "image_projection_layer")
+HUB_KEYS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+
+
+def hub_kwargs_of(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that say where on the hub to look."""
+    return {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
+
+
+def resolve_folder(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> Path:
+    """A local folder as it is; a hub name downloaded into the cache.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a reachable hub name.
+    """
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        return folder
+    name = os.fspath(name_or_path)
+    looks_like_hub_name = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if not looks_like_hub_name:
+        raise FileNotFoundError(f"{name!r} is not a folder. Give the folder of a VisualCLA model, or a name on the hub.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, **hub_kwargs))
+    except Exception as error:
+        raise FileNotFoundError(
+            f"{name!r} is neither a folder here nor to be had from the hub ({type(error).__name__}). Check the spelling and the "
+            "network, or give a local folder."
+        ) from error
+
+
+def detect_layout(folder: Path) -> Layout:
+    """Which of the four layouts a folder has.
+
+    Raises:
+        ValueError: none of them; says what is missing.
+    """
+    config = _read_json(folder / "config.json")
+    if (folder / "vision" / "config.json").is_file():
+        return "webui"
+    if (folder / "text_encoder").is_dir() and (folder / "vision_encoder").is_dir():
+        return "original"
+    if config.get("model_type") == "visualcla":
+        if (folder / "adapter_config.json").is_file():
+            return "release"
+        if weight_files(folder):
+            return "transformers"
+    there = sorted(path.name for path in folder.iterdir())[:12]
+    missing = [name for name in ("config.json", "vision/config.json", "model.safetensors") if not (folder / name).exists()]
+    raise ValueError(
+        f"{str(folder)!r} is not a VisualCLA checkpoint: missing {missing}; it holds {there}. "
+        "Make one: python -m training merge --help"
+    )
+
+
+def load_config(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> VisualCLAConfig:
+    """The configuration of any layout.
+
+    Raises:
+        FileNotFoundError: there is no configuration of a VisualCLA model.
+    """
+    name = os.fspath(name_or_path)
+    for file_name in ("vision/config.json", "config.json"):
+        path = cached_file(name, file_name, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
+        values = _read_json(Path(path)) if path else {}
+        if values.get("model_type") == "visualcla":
+            return VisualCLAConfig.from_dict(values)
+    raise FileNotFoundError(
+        f"{name!r} holds no configuration of a VisualCLA model: neither 'vision/config.json' nor a 'config.json' whose model_type "
+        "is 'visualcla'. Make one: python -m training merge --help"
+    )
+
+
+def load_eyes(
+    name_or_path: str | os.PathLike,
+    vision_model: str | os.PathLike | None = None,
+    dtype: torch.dtype | str | None = None,
+    **kwargs: Any,
+) -> VisualCLAVisionModel:
+    """The eyes of any layout, without its language model.
+
+    Args:
+        name_or_path: the model's folder, its `vision/` folder, or a hub name.
+        vision_model: the vision encoder that a release was trained on (for layout `release` only).
+        dtype: of the weights; as stored when absent.
+
+    Raises:
+        FileNotFoundError, ValueError: see `resolve_folder`, `detect_layout`; weights are missing or do not fit.
+    """
+    folder = resolve_folder(name_or_path, **hub_kwargs_of(kwargs))
+    config = load_config(folder)
+    if (folder / "vision" / "config.json").is_file():
+        folder = folder / "vision"
+    elif not weight_files(folder) or (folder / "text_encoder").is_dir() or (folder / "adapter_config.json").is_file():
+        return _load_eyes_of_original(folder, config, vision_model, dtype)
+    _set_image_token_id(config, folder)
+    eyes = VisualCLAVisionModel.from_checkpoint(folder, config=config, dtype=dtype)
+    return eyes.eval()
+
+
+def load_pretrained(
+    name_or_path: str | os.PathLike,
+    *,
+    text_model: str | os.PathLike | None = None,
+    vision_model: str | os.PathLike | None = None,
+    lora_model: str | os.PathLike | None = None,
+    dtype: torch.dtype | str | None = "auto",
+    device_map: Any = None,
+    load_in_8bit: bool = False,
+    load_in_4bit: bool = False,
+    quantization_config: Any = None,
+    use_adapter: bool = True,
+    **kwargs: Any,
+) -> VisualCLAForConditionalGeneration:
+    """A whole model from any layout, in evaluation mode, with its processor as `model.processor`.
+
+    Args:
+        name_or_path: folder or hub name.
+        text_model: the language model under a release (layout `release` only).
+        vision_model: the vision encoder under a release (layout `release` only).
+        lora_model: an adapter to put on top of a whole model (PEFT's format or the release's).
+        dtype: of the weights; the eyes never get less than 16 bits.
+        device_map: as in transformers, for the language model; the eyes go where its embeddings are.
+        load_in_8bit: quantise the language model through bitsandbytes; the eyes stay as they are.
+        load_in_4bit: as `load_in_8bit`, with 4 bits.
+        use_adapter: put a release's adapter on its bases; without it they come bare, for `PeftModel.from_pretrained`.
+        kwargs: for the language model's `from_pretrained` (`attn_implementation`, `revision`, ...).
+
+    Raises:
+        FileNotFoundError, ValueError: files are missing, or do not fit each other; the message says which and what to do.
+    """
+    hub_kwargs = hub_kwargs_of(kwargs)
+    folder = resolve_folder(name_or_path, **hub_kwargs)
+    layout = detect_layout(folder)
+    quantization = quantization_config or _quantization(load_in_8bit, load_in_4bit)
+    config = kwargs.pop("config", None)
+    text_kwargs = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization, **kwargs}
+    text_kwargs = {key: value for key, value in text_kwargs.items() if value is not None}
+
+    if layout == "transformers":
+        model = _load_composite(folder, config or load_config(folder), text_kwargs)
+    else:
+        config = load_config(folder)
+        text_folder = {"webui": folder, "original": folder / "text_encoder"}.get(layout)
+        if layout == "release":
+            if text_model is None or vision_model is None:
+                raise ValueError(
+                    f"{str(folder)!r} is an adapter: it needs the language model and the vision encoder it was trained on. Give "
+                    "text_model and vision_model (--text_model, --vision_model), or merge them once: python -m training merge --help"
+                )
+            text_folder = resolve_folder(text_model, **hub_kwargs)
+        language_model = _load_text_model(text_folder, text_kwargs)
+        if layout == "release" and use_adapter:
+            language_model.resize_token_embeddings(len(load_tokenizer(folder)), mean_resizing=False)
+        # The eyes have no accelerate hooks of their own, so they never sit on a device of their own.
+        eyes_dtype = language_model.dtype if dtype == "auto" else dtype
+        if layout == "release":
+            eyes = _load_eyes_of_release(folder, config, vision_model, eyes_dtype)
+        else:
+            eyes = load_eyes(folder, dtype=eyes_dtype)
+        model = compose(eyes, language_model)
+        if layout == "release" and use_adapter:
+            apply_adapter(model, folder)
+    _set_image_token_id(model.config, folder)
+    model.processor = VisualCLAProcessor.from_pretrained(folder)
+    if use_adapter:
+        _check_vocabulary(model, folder)
+    if lora_model is not None:
+        apply_adapter(model, resolve_folder(lora_model, **hub_kwargs))
+    return model.eval()
+
+
+def compose(eyes: VisualCLAVisionModel, text_model: PreTrainedModel) -> VisualCLAForConditionalGeneration:
+    """Eyes and a loaded language model as one model, sharing their weights.
+
+    Raises:
+        ValueError: the eyes were made for another width.
+    """
+    given, expected = eyes.config.text_config.hidden_size, text_model.config.get_text_config().hidden_size
+    if given != expected:
+        raise ValueError(
+            f"The eyes give embeddings of width {given}, but the language model's width is {expected}: they belong to another "
+            "language model."
+        )
+    with torch.device("meta"):
+        model = VisualCLAForConditionalGeneration(eyes.config, text_model=text_model)
+    device = embedding_device(text_model)
+    for name in EYES:
+        part = getattr(eyes, name)
+        setattr(model, name, part if part is None else part.to(device))
+    model.generation_config = text_model.generation_config
+    return model
+
+
+def _load_text_model(folder: Path, kwargs: dict[str, Any]) -> PreTrainedModel:
+    """The language model, its vocabulary counted on the weights: the original's merged folders state a stale one."""
+    config = AutoConfig.from_pretrained(folder)
+    headers = tensor_headers(folder)
+    embeddings = next((header for name, header in headers.items() if name.endswith("embed_tokens.weight")), None)
+    if embeddings is not None:
+        config.get_text_config().vocab_size = embeddings.shape[0]
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, config=config, **kwargs)
+    except ImportError as error:
+        if "quantization_config" in kwargs:
+            raise ImportError(f"8-bit and 4-bit loading needs bitsandbytes: pip install bitsandbytes. ({error})") from error
+        raise
+
+
+def _load_composite(folder: Path, config: VisualCLAConfig, kwargs: dict[str, Any]) -> VisualCLAForConditionalGeneration:
+    quantization = kwargs.get("quantization_config")
+    if quantization is not None and not quantization.llm_int8_skip_modules:
+        quantization.llm_int8_skip_modules = [*EYES, "lm_head"]
+    return VisualCLAForConditionalGeneration.from_checkpoint(folder, config=config, **kwargs)
+
+
+def _load_eyes_of_original(
+    folder: Path, config: VisualCLAConfig, vision_model: str | os.PathLike | None, dtype: torch.dtype | str | None
+) -> VisualCLAVisionModel:
+    if (folder / "adapter_config.json").is_file():
+        if vision_model is None:
+            raise ValueError(
+                f"{str(folder)!r} is an adapter: it needs the vision encoder it was trained on. Give vision_model."
+            )
+        eyes = _load_eyes_of_release(folder, config, vision_model, dtype)
+        apply_adapter(eyes, folder)
+        return eyes.eval()
+    state = load_tensors(folder)
+    state |= {f"vision_model.{name}": tensor for name, tensor in load_tensors(folder / "vision_encoder").items()}
+    return _eyes_from_state(config, state, dtype, folder)
+
+
+def _load_eyes_of_release(
+    folder: Path, config: VisualCLAConfig, vision_model: str | os.PathLike, dtype: torch.dtype | str | None
+) -> VisualCLAVisionModel:
+    """Vision encoder of the base, resampler and projector still unset: the adapter brings them."""
+    base = resolve_folder(vision_model)
+    state = {f"vision_model.{name}": tensor for name, tensor in load_tensors(base).items() if name.startswith("vision_model.")}
+    if not state:
+        raise ValueError(f"{str(base)!r} holds no vision encoder: no tensor is named 'vision_model.*'. Give the CLIP model.")
+    eyes = VisualCLAVisionModel(config)
+    reference = eyes.state_dict()
+    state |= {name: tensor for name, tensor in reference.items() if not name.startswith("vision_model.")}
+    return _eyes_from_state(config, state, dtype, base)
+
+
+def _eyes_from_state(
+    config: VisualCLAConfig, state: dict[str, torch.Tensor], dtype: torch.dtype | str | None, folder: Path
+) -> VisualCLAVisionModel:
+    """Released names to the model's; nothing may be missing, nothing may be left over."""
+    state = {name.replace("vision_model.vision_model.", "vision_model."): tensor for name, tensor in state.items()}
+    if dtype in (None, "auto"):
+        dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
+    eyes = VisualCLAVisionModel(config).to(dtype)
+    expected = eyes.state_dict()
+    leftover = [name for name in state if name not in expected and not name.endswith(".position_ids")]
+    missing = [name for name in expected if name not in state]
+    wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
+    if missing or leftover or wrong:
+        raise ValueError(
+            f"{str(folder)!r} does not fit its config.json: {len(missing)} tensors missing {missing[:3]}, {len(leftover)} unknown "
+            f"{leftover[:3]}, {len(wrong)} of another shape {wrong[:3]}."
+        )
+    eyes.load_state_dict({name: state[name] for name in expected})
+    return eyes.eval()
+
+
+def _set_image_token_id(config: VisualCLAConfig, folder: Path) -> None:
+    if config.image_token_id is None:
+        holder = folder if (folder / "tokenizer.json").is_file() or (folder / "tokenizer.model").is_file() else folder.parent
+        try:
+            tokenizer = load_tokenizer(holder)
+        except (OSError, ValueError):
+            return
+        config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+
+
+def _check_vocabulary(model: VisualCLAForConditionalGeneration, folder: Path) -> None:
+    rows, tokens = model.get_input_embeddings().weight.shape[0], len(model.processor.tokenizer)
+    if tokens > rows:
+        raise ValueError(
+            f"The tokenizer of {str(folder)!r} has {tokens} tokens but the language model only {rows} embeddings. Use the tokenizer "
+            "that was saved with the model, or merge again: python -m training merge --help"
+        )
+
+
+def _quantization(load_in_8bit: bool, load_in_4bit: bool) -> BitsAndBytesConfig | None:
+    if load_in_8bit and load_in_4bit:
+        raise ValueError("load_in_8bit and load_in_4bit exclude each other; give one of them.")
+    if load_in_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if load_in_4bit:
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_quant_type="nf4")
+    return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is not valid JSON ({error}). Copy the file again.") from error

@@ -1,0 +1,459 @@
+"""VisualCLA: a vision encoder, a resampler, a projector and a language model.
+
+    image  --vision_model-->  (N, P, Dv)  --visual_resampler-->  (N, Q, Dv)  --image_projection_layer-->  (N, Q, Dt)
+
+and those Q embeddings stand in the prompt where the image's Q placeholders `<img_token>` stood.
+
+Legend of shapes:
+    N   images in the call            B   rows of text in the batch
+    P   tokens of the vision encoder  T   tokens of a row
+    Q   queries of the resampler      H   attention heads
+    Dv  vision width                  Dt  text width
+
+`VisualCLAVisionModel` is the eyes alone, for a language model that somebody else runs. `VisualCLAForConditionalGeneration`
+is the eyes with a language model of its own. How checkpoints are found and read is in `checkpoint.py`, what a prompt looks
+like in `processing_visualcla.py`.
+
+Source: Visual-Chinese-LLaMA-Alpaca (https://github.com/airaria/Visual-Chinese-LLaMA-Alpaca), models/visualcla/
+modeling_visualcla.py and modeling_visual_resampler.py, commit 6f93ced, Apache-2.0. Same parameters under the same names and
+the same numbers. What differs: placeholders are filled by a mask instead of spliced (several images, rows without images,
+more rows than images); labels work after the vocabulary has grown; attention maps can be had; `eval()` is in force after
+loading; the pooler, which the original computes and never uses, is kept as weights only.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import ModelOutput
+
+from .configuration_visualcla import VisualCLAConfig, VisualResamplerConfig
+
+
+@dataclass
+class VisualCLAVisionOutput(ModelOutput):
+    """What the eyes return.
+
+    Attributes:
+        image_features: (N, Q, Dt), ready to stand in the prompt.
+        last_hidden_state: (N, Q, Dv), the resampler's output ((N, P, Dv) without a resampler).
+        image_tokens: (N, P, Dv), the vision encoder's output after its last layer norm; what the resampler looks at.
+        attentions: one (N, H, Q, Q + P) per resampler layer, rows sum to 1; the keys are the queries, then the image tokens.
+            Only on request.
+    """
+
+    image_features: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    image_tokens: torch.Tensor | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class ResamplerSelfAttention(nn.Module):
+    """Multi-head attention from the queries to `cat(queries, image tokens)`."""
+
+    def __init__(self, config: VisualResamplerConfig):
+        super().__init__()
+        if config.hidden_size % config.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {config.hidden_size} of the resampler is not a multiple of its "
+                f"num_attention_heads {config.num_attention_heads}."
+            )
+        self.num_heads = config.num_attention_heads
+        self.dropout_prob = config.attention_probs_dropout_prob
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, queries: torch.Tensor, image_tokens: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        def heads(x: torch.Tensor) -> torch.Tensor:
+            return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+        keys_values = torch.cat([queries, image_tokens], dim=1)  # (N, Q + P, Dv)
+        q, k, v = heads(self.query(queries)), heads(self.key(keys_values)), heads(self.value(keys_values))
+        dropout_prob = self.dropout_prob if self.training else 0.0
+        weights = None
+        if output_attentions:
+            weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)  # (N, H, Q, Q + P)
+            context = F.dropout(weights, dropout_prob) @ v
+        else:
+            context = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_prob)
+        return context.transpose(1, 2).flatten(2), weights
+
+
+class ResamplerResidualOutput(nn.Module):
+    """BERT's output block: linear, dropout, add, layer norm."""
+
+    def __init__(self, config: VisualResamplerConfig, input_size: int):
+        super().__init__()
+        self.dense = nn.Linear(input_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+
+
+class ResamplerAttention(nn.Module):
+    def __init__(self, config: VisualResamplerConfig):
+        super().__init__()
+        self.self = ResamplerSelfAttention(config)
+        self.output = ResamplerResidualOutput(config, config.hidden_size)
+
+    def forward(
+        self, queries: torch.Tensor, image_tokens: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        context, weights = self.self(queries, image_tokens, output_attentions)
+        return self.output(context, queries), weights
+
+
+class ResamplerIntermediate(nn.Module):
+    def __init__(self, config: VisualResamplerConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.dense(x))
+
+
+class ResamplerLayer(GradientCheckpointingLayer):
+    """One post-norm block. The image tokens are the same for every block: only the queries change."""
+
+    def __init__(self, config: VisualResamplerConfig):
+        super().__init__()
+        self.crossattention = ResamplerAttention(config)
+        self.intermediate = ResamplerIntermediate(config)
+        self.output = ResamplerResidualOutput(config, config.intermediate_size)
+
+    def forward(
+        self, queries: torch.Tensor, image_tokens: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        queries, weights = self.crossattention(queries, image_tokens, output_attentions)
+        return self.output(self.intermediate(queries), queries), weights
+
+
+class ResamplerEncoder(nn.Module):
+    def __init__(self, config: VisualResamplerConfig):
+        super().__init__()
+        self.layer = nn.ModuleList(ResamplerLayer(config) for _ in range(config.num_hidden_layers))
+
+
+class ResamplerPooler(nn.Module):
+    """Weights that the released checkpoints hold and nothing uses: kept so that a checkpoint survives a round trip."""
+
+    def __init__(self, config: VisualResamplerConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size).requires_grad_(False)
+
+
+class VisualResampler(nn.Module):
+    """Q learnt queries look at the P image tokens and carry away what the language model needs."""
+
+    def __init__(self, config: VisualResamplerConfig):
+        super().__init__()
+        # Spelled as in the released checkpoints.
+        self.query_embeddding = nn.Parameter(torch.zeros(1, config.num_query_tokens, config.hidden_size))
+        self.encoder = ResamplerEncoder(config)
+        self.pooler = ResamplerPooler(config)
+
+    def forward(
+        self, image_tokens: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
+        """
+        Args:
+            image_tokens: (N, P, Dv).
+            output_attentions: also return the attention weights of every layer.
+
+        Returns:
+            (N, Q, Dv), and one (N, H, Q, Q + P) per layer or None.
+        """
+        queries = self.query_embeddding.expand(image_tokens.shape[0], -1, -1).to(image_tokens.dtype)  # (N, Q, Dv)
+        attentions = []
+        for layer in self.encoder.layer:
+            queries, weights = layer(queries, image_tokens, output_attentions)
+            attentions.append(weights)
+        return queries, tuple(attentions) if output_attentions else None
+
+
+class VisualCLAPreTrainedModel(PreTrainedModel):
+    config_class = VisualCLAConfig
+    base_model_prefix = ""
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    _no_split_modules = ["ResamplerLayer", "CLIPEncoderLayer", "SiglipEncoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # The released names have one level more in the vision encoder than today's CLIPVisionModel. PEFT reads this when it
+    # loads an adapter: without it the adapter's vision LoRAs are dropped and nothing is said.
+    _checkpoint_conversion_mapping = {r"^vision_model\.vision_model\.": "vision_model."}
+
+    # Buffers that old checkpoints carry and today's models compute.
+    _keys_to_ignore_on_load_unexpected = [r"\.position_ids$", r"rotary_emb\.inv_freq$"]
+
+    processor = None
+    """The `VisualCLAProcessor` that belongs to the weights; set by whoever loads them."""
+
+    @classmethod
+    def from_checkpoint(cls, folder: str | os.PathLike | None, **kwargs) -> "VisualCLAPreTrainedModel":
+        """transformers' own loading, for a folder whose weights are exactly this class's."""
+        return super().from_pretrained(folder, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, VisualResampler):
+            nn.init.normal_(module.query_embeddding, std=std)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+class VisualCLAVisionModel(VisualCLAPreTrainedModel):
+    """The eyes alone: vision encoder, resampler (where the configuration has one) and projector.
+
+    Loads from the `vision/` folder of a model, or from a whole checkpoint, whose language model it leaves unread.
+    """
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _keys_to_ignore_on_load_unexpected = [
+        *VisualCLAPreTrainedModel._keys_to_ignore_on_load_unexpected,
+        r"^text_model\.",
+    ]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAVisionModel":
+        """Open the eyes of any layout; see `pipelines.visualcla.checkpoint.load_eyes`."""
+        from .checkpoint import load_eyes
+
+        return load_eyes(pretrained_model_name_or_path, *args, **kwargs)
+
+    def __init__(self, config: VisualCLAConfig):
+        super().__init__(config)
+        vision_width = config.vision_config.hidden_size
+        self.vision_model = AutoModel.from_config(config.vision_config)
+        config.vision_config = self.vision_config = self.vision_model.config
+        self.visual_resampler = None
+        if config.use_visual_resampler:
+            if config.visual_resampler_config.hidden_size != vision_width:
+                raise ValueError(
+                    f"The resampler's hidden_size {config.visual_resampler_config.hidden_size} differs from the vision "
+                    f"encoder's {vision_width}; they must be equal."
+                )
+            self.visual_resampler = VisualResampler(config.visual_resampler_config)
+        self.image_projection_layer = nn.Linear(vision_width, config.text_config.hidden_size)
+        if type(self) is VisualCLAVisionModel:
+            self.post_init()
+
+    def encode_images(self, pixel_values: torch.Tensor, output_attentions: bool = False) -> VisualCLAVisionOutput:
+        """Pixels to image features, with everything on the way.
+
+        Args:
+            pixel_values: (N, 3, S, S) with S = `config.vision_config.image_size`, RGB, normalised by the model's image
+                processor (CLIP: mean 0, standard deviation 1).
+            output_attentions: also return what the queries looked at.
+
+        Raises:
+            ValueError: `pixel_values` has another rank, or S differs.
+        """
+        side_px = self.config.vision_config.image_size
+        if pixel_values.ndim != 4 or pixel_values.shape[-2:] != (side_px, side_px):
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, but the vision encoder takes "
+                f"(images, 3, {side_px}, {side_px}). Use the image processor of this model."
+            )
+        pixel_values = pixel_values.to(self.vision_model.device, self.vision_model.dtype)
+        image_tokens = self.vision_model(pixel_values).last_hidden_state  # (N, P, Dv)
+        if self.config.vision_config.model_type == "clip_vision_model":
+            # CLIP normalises the CLS token only; VisualCLA was trained on all of them. SigLIP has done it already.
+            image_tokens = self.vision_model.post_layernorm(image_tokens)
+        hidden_states, attentions = image_tokens, None
+        if self.visual_resampler is not None:
+            hidden_states, attentions = self.visual_resampler(image_tokens, output_attentions)  # (N, Q, Dv)
+        return VisualCLAVisionOutput(
+            image_features=self.image_projection_layer(hidden_states),  # (N, Q, Dt)
+            last_hidden_state=hidden_states,
+            image_tokens=image_tokens,
+            attentions=attentions,
+        )
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Encode images into the language model's embedding space.
+
+        Args:
+            pixel_values: (N, 3, S, S), see `encode_images`.
+
+        Returns:
+            (N, Q, Dt) on the eyes' device, in the eyes' dtype.
+        """
+        return self.encode_images(pixel_values).image_features
+
+    def forward(self, pixel_values: torch.Tensor, output_attentions: bool = False) -> VisualCLAVisionOutput:
+        """See `encode_images`."""
+        return self.encode_images(pixel_values, output_attentions)
+
+
+class VisualCLAForConditionalGeneration(VisualCLAVisionModel, GenerationMixin):
+    """The eyes and a language model: text with images in it goes in, text comes out.
+
+    Args:
+        config: the configuration.
+        text_model: a causal language model that is loaded already (on its own device, quantised, with LoRA ...); made
+            from `config.text_config` when absent.
+    """
+
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    _keys_to_ignore_on_load_unexpected = VisualCLAPreTrainedModel._keys_to_ignore_on_load_unexpected
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAForConditionalGeneration":
+        """Open a model of any layout; see `pipelines.visualcla.checkpoint.load_pretrained`."""
+        from .checkpoint import load_pretrained
+
+        return load_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    def __init__(self, config: VisualCLAConfig, text_model: PreTrainedModel | None = None):
+        super().__init__(config)
+        self.text_model = AutoModelForCausalLM.from_config(config.text_config) if text_model is None else text_model
+        # One home for the sizes of the vocabulary: what a resize changes in the one is changed in the other.
+        config.text_config = self.text_model.config
+        if text_model is None:
+            self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.text_model.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.text_model.set_output_embeddings(value)
+
+    def get_decoder(self) -> nn.Module:
+        return self.text_model.get_decoder()
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+        """Resize the vocabulary of the language model; its own configuration decides about tying."""
+        return self.text_model.resize_token_embeddings(*args, **kwargs)
+
+    def get_placeholder_mask(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, image_features: torch.Tensor
+    ) -> torch.Tensor:
+        """Where the image features belong.
+
+        Args:
+            input_ids: (B, T), or None: then the placeholders are found by their embedding.
+            inputs_embeds: (B, T, Dt).
+            image_features: (N, Q, Dt).
+
+        Returns:
+            (B, T, 1), True at every `<img_token>`.
+
+        Raises:
+            ValueError: the number of placeholders is not N x Q, or `config.image_token_id` is not known.
+        """
+        image_token_id = self.config.image_token_id
+        if image_token_id is None:
+            raise ValueError(
+                "config.image_token_id is None, so an image has no place in the prompt. Load the model together with its "
+                "tokenizer (pipelines.visualcla.load_pretrained), or set it to tokenizer.convert_tokens_to_ids('<img_token>')."
+            )
+        if input_ids is None:
+            token = torch.tensor(image_token_id, device=inputs_embeds.device)
+            mask = (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
+        else:
+            mask = input_ids == image_token_id
+        num_images, num_image_embeds = image_features.shape[:2]
+        num_placeholders = int(mask.sum())
+        if num_placeholders != num_images * num_image_embeds:
+            raise ValueError(
+                f"{num_placeholders} image tokens in the prompt but {num_images * num_image_embeds} image features "
+                f"({num_images} image{'s' * (num_images != 1)} x {num_image_embeds}). Was the prompt cut inside an image, or "
+                "an image given without its mark?"
+            )
+        return mask.unsqueeze(-1)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values=None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Run text with images in it through the language model.
+
+        Args:
+            input_ids: (B, T) with Q placeholders `<img_token>` per image; exactly one of this and `inputs_embeds`.
+            pixel_values: (N, 3, S, S), the images of all rows in reading order: row by row, left to right. None: no images.
+            attention_mask: (B, T), 1 = attend, 0 = padding; either side may be padded.
+            labels: (B, T), -100 = not supervised.
+            logits_to_keep: compute logits of the last so many positions only, 0 = all.
+
+        Returns:
+            The language model's own output; `loss` when `labels` were given.
+
+        Raises:
+            ValueError: neither or both of `input_ids` and `inputs_embeds`; images and placeholders do not match.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        if pixel_values is not None and len(pixel_values):
+            image_features = self.get_image_features(pixel_values).to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, image_features)
+            inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), image_features)
+        return self.text_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        is_first_iteration: bool = False,
+        use_cache: bool = True,
+        **kwargs,
+    ) -> dict:
+        """Images belong to the first pass; afterwards they are in the cache."""
+        model_inputs = super().prepare_inputs_for_generation(
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        if is_first_iteration or not use_cache:
+            model_inputs["pixel_values"] = pixel_values
+        return model_inputs

@@ -1,0 +1,180 @@
+"""VisualCLA's tokenizer, as the model was trained with it.
+
+The released checkpoints carry a sentencepiece model (`tokenizer.model`) and four added tokens, and were trained through
+transformers 4.30's slow `LlamaTokenizer`. Today's `LlamaTokenizer` gives other ids for every prompt that holds an image. The
+rule that gives the right ones:
+
+* the text is split at the special tokens, and all white space on both sides of each of them is dropped;
+* every piece is encoded by sentencepiece on its own, so each gets its own dummy prefix.
+
+`build_tokenizer` writes that rule into a `tokenizers` object, so that a saved `tokenizer.json` is right for everybody who
+opens it: the web UI, TRL, plain transformers.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import cached_file
+
+IMAGE_START, IMAGE_END, IMAGE_TOKEN = "<img>", "</img>", "<img_token>"
+IMAGE_TOKENS = [IMAGE_START, IMAGE_END, IMAGE_TOKEN]
+
+_SPACE = "\u2581"  # sentencepiece's mark for a space
+_MARK = "\uf8ff"  # private use: occurs in no text
+
+
+def load_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, with the ids it was trained with.
+
+    A `tokenizer.json` beside the checkpoint is taken as it is. A sentencepiece `tokenizer.model` without one is read by
+    `build_tokenizer`.
+
+    Args:
+        name_or_path: folder or hub name.
+        hub_kwargs: `revision`, `token`, `cache_dir`, `local_files_only` for hub names.
+
+    Raises:
+        FileNotFoundError: there is neither file.
+    """
+    name = os.fspath(name_or_path)
+
+    def find(file_name: str) -> str | None:
+        return cached_file(name, file_name, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
+
+    if find("tokenizer.json"):
+        return AutoTokenizer.from_pretrained(name, **hub_kwargs)
+    vocab_file = find("tokenizer.model")
+    if vocab_file is None:
+        raise FileNotFoundError(
+            f"{name!r} holds no tokenizer: neither 'tokenizer.json' nor 'tokenizer.model'. Copy the tokenizer files of the "
+            "language model (for VisualCLA: of the release) into it."
+        )
+    for file_name in ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"):
+        find(file_name)  # brings them beside the vocabulary when it comes from the hub
+    return build_tokenizer(Path(vocab_file).parent)
+
+
+def build_tokenizer(folder: str | os.PathLike) -> PreTrainedTokenizerFast:
+    """Build the tokenizer of a release from its sentencepiece model and added tokens.
+
+    Args:
+        folder: holds `tokenizer.model`, and as far as present `added_tokens.json`, `special_tokens_map.json` and
+            `tokenizer_config.json`.
+
+    Returns:
+        A tokenizer whose `save_pretrained` writes a `tokenizer.json` that gives the same ids everywhere.
+
+    Raises:
+        ValueError: an added token's id does not follow the vocabulary.
+
+    Source: the rule was read off transformers 4.30.2 (Apache-2.0) and sentencepiece 0.1.99 (Apache-2.0) by their outputs.
+    """
+    import sentencepiece
+
+    folder = Path(folder)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    vocab = {pieces.id_to_piece(index): index for index in range(pieces.get_piece_size())}
+    settings = _read_json(folder / "tokenizer_config.json")
+    special = _roles(settings) | _roles(_read_json(folder / "special_tokens_map.json"))
+    bos, eos, unk = (special.setdefault(role, token) for role, token in _CONTROL_TOKENS.items())
+
+    added = sorted(_read_json(folder / "added_tokens.json").items(), key=lambda item: item[1])
+    for (token, index), expected in zip(added, range(len(vocab), len(vocab) + len(added)), strict=True):
+        if index != expected:
+            raise ValueError(
+                f"{folder / 'added_tokens.json'}: {token!r} has the id {index}, but the vocabulary of {len(vocab)} pieces goes "
+                f"on with {expected}. Does this file belong to another tokenizer.model?"
+            )
+    own_tokens = [token for token, _ in added]
+    control_tokens = [bos, eos, unk]
+
+    backend = Tokenizer(models.BPE(vocab, _merges(pieces, vocab), unk_token=unk, fuse_unk=True, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
+    backend.add_special_tokens(
+        [
+            AddedToken(token, lstrip=True, rstrip=True, normalized=False, special=True)
+            for token in dict.fromkeys([unk, bos, eos, *own_tokens])
+        ]
+    )
+    backend.post_processor = _post_processor(backend, bos, eos, settings)
+    backend.decoder = _decoder(vocab, control_tokens, own_tokens)
+
+    roles = {role: token for role, token in special.items() if backend.token_to_id(token) is not None}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        **roles,
+        extra_special_tokens=[token for token in own_tokens if token not in roles.values()],
+        clean_up_tokenization_spaces=False,
+        padding_side="right",
+        model_max_length=settings.get("model_max_length"),
+    )
+
+
+_CONTROL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def _merges(pieces, vocab: dict[str, int]) -> list[tuple[str, str]]:
+    """Sentencepiece joins the pair whose joint piece scores best; `tokenizers` wants those pairs in that order."""
+    ranked = []
+    for piece, index in vocab.items():
+        if pieces.is_control(index) or pieces.is_byte(index) or pieces.is_unknown(index):
+            continue
+        for cut in range(1, len(piece)):
+            left, right = piece[:cut], piece[cut:]
+            if left in vocab and right in vocab:
+                ranked.append((-pieces.get_score(index), vocab[left], vocab[right], left, right))
+    return [(left, right) for *_, left, right in sorted(ranked)]
+
+
+def _post_processor(backend: Tokenizer, bos: str, eos: str, settings: dict) -> processors.TemplateProcessing:
+    first = f"{bos} " if settings.get("add_bos_token", True) else ""
+    last = f" {eos}" if settings.get("add_eos_token", False) else ""
+    return processors.TemplateProcessing(
+        single=f"{first}$A{last}",
+        pair=f"{first}$A{last} {first}$B{last}",
+        special_tokens=[(token, backend.token_to_id(token)) for token in (bos, eos)],
+    )
+
+
+def _decoder(vocab: dict[str, int], control_tokens: list[str], own_tokens: list[str]) -> decoders.Decoder:
+    """Sentencepiece's decoding, and transformers 4.30's spaces around special tokens that are not skipped.
+
+    A byte piece in the ASCII range is a character by itself, but `ByteFallback` would join it to a run of bytes and lose it with
+    the run when that run is no UTF-8. So those pieces are hidden from it behind a mark and put in their place afterwards. Then,
+    once everything is one string: the last stretch of text between two added tokens loses its dummy prefix, and one space
+    separates an added token from its neighbours.
+    """
+    control = "|".join(map(_escape, control_tokens))
+    steps = [
+        decoders.Replace(_SPACE, " "),
+        decoders.Replace(Regex(r"\A<0x(?=[0-7][0-9A-F]>\z)"), f"{_MARK}<0x"),
+        decoders.ByteFallback(),
+        decoders.Fuse(),
+        *[decoders.Replace(f"{_MARK}<0x{byte:02X}>", chr(byte)) for byte in range(128) if f"<0x{byte:02X}>" in vocab],
+    ]
+    if own_tokens:
+        own = "|".join(map(_escape, own_tokens))
+        steps += [
+            decoders.Replace(Regex(rf"(?<=\A|{control}|{own}) (?!(?:(?!{own})[\s\S])*(?:{control}))"), ""),
+            decoders.Replace(Regex(rf"(?<={own})(?!\z)|(?!\A)(?={own})(?<!{own})"), " "),
+        ]
+    else:
+        steps.append(decoders.Replace(Regex(rf"(?<=\A|{control}) (?![\s\S]*(?:{control}))"), ""))
+    return decoders.Sequence(steps)
+
+
+def _escape(token: str) -> str:
+    return "".join(char if char.isalnum() or char in "<>/_" else f"\\{char}" for char in token)
+
+
+def _roles(settings: dict) -> dict[str, str]:
+    """bos_token, eos_token, unk_token and pad_token, as far as they are set."""
+    found = {role: settings.get(role) for role in (*_CONTROL_TOKENS, "pad_token")}
+    return {role: token["content"] if isinstance(token, dict) else token for role, token in found.items() if token}
+
+
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
