@@ -19,7 +19,6 @@ import queue
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -40,7 +39,7 @@ from ..embedder import EmbeddedPrompt, Embedder
 from ..images import load_image
 from ..prompt import ImagePart, Prompt, PromptEncoder
 from .checkpoint import load_pretrained
-from .pipeline import VisualCLAPipeline
+from .pipeline import VisualCLAPipeline, evaluating
 from .processing_visualcla import IMAGE_MARK
 
 logger = logging.getLogger(__name__)
@@ -236,7 +235,7 @@ def generate_stream(
         except BaseException as error:
             tokens.fail(error)
 
-    with _evaluating(model):
+    with evaluating(model):
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         try:
@@ -303,16 +302,6 @@ def _embedder(model: PreTrainedModel) -> Embedder:
         pipeline = VisualCLAPipeline(weakref.proxy(whole), whole.processor.image_processor)
         _embedders[whole] = Embedder(PromptEncoder(whole.processor.tokenizer, pipeline))
     return _embedders[whole]
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel):
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 class _ReplyPenalties(LogitsProcessor):

@@ -126,6 +126,7 @@ def load_eyes(
         folder = folder / "vision"
     elif not weight_files(folder) or (folder / "text_encoder").is_dir() or (folder / "adapter_config.json").is_file():
         return _load_eyes_of_original(folder, config, vision_model, dtype)
+    tensor_headers(folder)  # a broken file is told here, by name
     _set_image_token_id(config, folder)
     eyes = VisualCLAVisionModel.from_checkpoint(folder, config=config, dtype=dtype)
     return eyes.eval()
@@ -244,6 +245,7 @@ def _load_composite(folder: Path, config: VisualCLAConfig, kwargs: dict[str, Any
     quantization = kwargs.get("quantization_config")
     if quantization is not None and not quantization.llm_int8_skip_modules:
         quantization.llm_int8_skip_modules = [*EYES, "lm_head"]
+    tensor_headers(folder)  # a broken file is told here, by name
     return VisualCLAForConditionalGeneration.from_checkpoint(folder, config=config, **kwargs)
 
 

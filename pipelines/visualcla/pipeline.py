@@ -1,11 +1,14 @@
 """VisualCLA as a `VisionPipeline`: the eyes for a language model that somebody else runs."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
 from ..base import VisionPipeline
 from .checkpoint import load_eyes
@@ -85,7 +88,20 @@ class VisualCLAPipeline(VisionPipeline):
         """Everything the eyes compute of some pictures; on request what the resampler looked at."""
         rgb = [image.convert("RGB") for image in images]
         pixel_values = self.image_processor(rgb, return_tensors="pt")["pixel_values"]
-        return self.eyes.encode_images(pixel_values, output_attentions)
+        with evaluating(self.eyes):
+            return self.eyes.encode_images(pixel_values, output_attentions)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off, also in the middle of a training; afterwards every module is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def load_pipeline(folder: str | os.PathLike, device=None, dtype=None) -> VisualCLAPipeline:
