@@ -1,5 +1,6 @@
 """Conversations: many pictures over many turns, nothing shared, nothing lost, streams that end."""
 
+import itertools
 import threading
 
 import pytest
@@ -155,7 +156,7 @@ def test_stream_grows_the_answer_and_extends_the_history_at_its_end(model):
         assert so_far[-1] == {"type": "response", "value": response}
         answers.append(response)
     assert len(answers) == SHORT.max_new_tokens
-    assert all(later.startswith(earlier) for earlier, later in zip(answers, answers[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(answers))
     assert history == so_far
 
 
@@ -201,7 +202,7 @@ def test_a_full_context_drops_the_oldest_turns_with_their_pictures(model, caplog
 
 
 def test_typed_image_tokens_are_text(model):
-    prompt, images = prompt_of(model, SCENE, "is <img_token> or <img><img_token></img> a picture?", [])
+    _, images = prompt_of(model, SCENE, "is <img_token> or <img><img_token></img> a picture?", [])
     assert images == [key(SCENE)]
     assert chat(model, SCENE, "is <img_token> a picture?", None, SHORT)[0]
 

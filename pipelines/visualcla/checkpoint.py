@@ -122,12 +122,12 @@ def load_eyes(
     """
     folder = resolve_folder(name_or_path, **hub_kwargs_of(kwargs))
     config = load_config(folder)
+    _set_image_token_id(config, folder)
     if (folder / "vision" / "config.json").is_file():
         folder = folder / "vision"
     elif not weight_files(folder) or (folder / "text_encoder").is_dir() or (folder / "adapter_config.json").is_file():
         return _load_eyes_of_original(folder, config, vision_model, dtype)
     tensor_headers(folder)  # a broken file is told here, by name
-    _set_image_token_id(config, folder)
     eyes = VisualCLAVisionModel.from_checkpoint(folder, config=config, dtype=dtype)
     return eyes.eval()
 

@@ -1,0 +1,144 @@
+"""`python -m demo ask` as a person uses it: the original's answers, mistakes in one line, a conversation that is never lost."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import GOLDEN, IMAGES, golden_json, load_golden
+
+from demo import ask
+from demo.__main__ import main as demo_main
+
+MERGED = GOLDEN / "merged/visualcla-tiny-merged"
+GREEDY_FLAGS = ["--temperature", "0", "--max_new_tokens", "24"]
+UNMERGED_FLAGS = [
+    f"--lora_model={GOLDEN / 'release/visualcla-tiny'}",
+    f"--text_model={GOLDEN / 'base/text_model'}",
+    f"--vision_model={GOLDEN / 'base/vision_model'}",
+]
+SCENE = str(GOLDEN / "images" / IMAGES[0])
+
+
+def demo(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "demo", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "HF_HUB_OFFLINE": "1"}
+    root = Path(__file__).parent.parent
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, encoding="utf-8", cwd=root, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("variant", "flags"),
+    [("merged", ["--model", str(MERGED)]), ("unmerged_fp32", UNMERGED_FLAGS)],
+    ids=["merged", "unmerged"],
+)
+@pytest.mark.parametrize("case", ["single_0", "single_1", "single_2"])
+def test_prints_the_originals_reply_for_each_golden_picture(variant, flags, case, capsys):
+    recorded = golden_json("generation")[variant][case]
+    image = GOLDEN / "images" / recorded["image"]
+    assert demo_main(["ask", "--image", str(image), *flags, *GREEDY_FLAGS, recorded["text"]]) == 0
+    assert capsys.readouterr().out == recorded["response"] + "\n"
+
+
+def test_runs_from_the_shell_with_the_originals_flags():
+    recorded = golden_json("generation")["merged"]["single_0"]
+    run = demo("ask", "--visualcla_model", MERGED, "--image_file", SCENE, "--only_cpu", *GREEDY_FLAGS, recorded["text"])
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == recorded["response"]
+
+
+def test_a_seed_makes_sampled_answers_repeatable(capsys):
+    flags = ["--model", str(MERGED), "--image", SCENE, "--max_new_tokens", "12", "what"]
+    answers = []
+    for seed in ("1", "1", "2"):
+        assert ask.main(["--seed", seed, *flags]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] != answers[2]
+
+
+@pytest.fixture
+def scripted(monkeypatch, capsys):
+    """Feed lines to the terminal conversation with the golden model and return what it printed."""
+    model = load_golden("merged")
+
+    def run(*lines: str, images=(SCENE,)) -> tuple[list[str], str]:
+        remaining = iter(lines)
+
+        def answer_prompt(prompt=""):
+            try:
+                return next(remaining)
+            except StopIteration:
+                raise EOFError from None
+
+        monkeypatch.setattr("builtins.input", answer_prompt)
+        from conftest import GREEDY
+
+        ask.converse(model, GREEDY, list(images))
+        captured = capsys.readouterr()
+        return captured.out.replace(ask.USAGE, "").strip().splitlines(), captured.err
+
+    return run
+
+
+def test_conversation_gives_the_recorded_answers_of_three_turns(scripted):
+    recorded = golden_json("generation")["merged"]
+    lines, _ = scripted(*[recorded[f"turn_{turn}"]["text"] for turn in range(3)], "exit")
+    assert lines == [recorded[f"turn_{turn}"]["response"] for turn in range(3)]
+
+
+def test_clear_and_change_image_begin_anew(scripted):
+    recorded = golden_json("generation")["merged"]
+    first, other = recorded["single_0"], recorded["single_1"]
+    image = GOLDEN / "images" / other["image"]
+    lines, _ = scripted(first["text"], "clear", first["text"], f"change image:{image}", other["text"])
+    assert lines == [first["response"], "A new conversation.", first["response"], other["response"]]
+
+
+def test_a_wrong_picture_is_told_and_the_conversation_goes_on(scripted):
+    recorded = golden_json("generation")["merged"]
+    lines, errors = scripted(recorded["turn_0"]["text"], "add image:/no/such.png", recorded["turn_1"]["text"])
+    assert lines == [recorded["turn_0"]["response"], recorded["turn_1"]["response"]]
+    assert errors.startswith("error: ") and "/no/such.png" in errors
+
+
+MISTAKES = {
+    "a broken picture": (["--image", str(GOLDEN / "README.md"), "what"], "README.md"),
+    "a missing picture": (["--image", "/no/such.png", "what"], "/no/such.png"),
+    "a folder that is no checkpoint": (["--model", str(GOLDEN), "what"], "is not a VisualCLA checkpoint: missing"),
+    "a folder that is not there": (["--model", "/no/such", "what"], "is not a folder"),
+    "a release without its bases": (["--model", str(GOLDEN / "release/visualcla-tiny"), "what"], "--text_model, --vision_model"),
+    "bases without a release": ([UNMERGED_FLAGS[1], "what"], "belong together"),
+    "an unknown flag": (["--colour", "what"], "unrecognized arguments: --colour"),
+    "both quantisations": (["--load_in_8bit", "--load_in_4bit", "what"], "not allowed with argument"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_line_and_exit_status_2(arguments, expected, capsys):
+    try:
+        status = ask.main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    assert (status, captured.out) == (2, "")
+    assert expected in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_more_memory_than_there_is_is_refused_before_loading(monkeypatch, capsys):
+    monkeypatch.setattr("pipelines.doctor.available_bytes", lambda device: 10_000)
+    monkeypatch.setattr("pipelines.visualcla.load_pretrained", lambda *a, **k: pytest.fail("began to load"))
+    assert ask.main(["--model", str(MERGED), "what"]) == 2
+    assert "Loading in 32 bits takes about 0.0 GiB, but only 0.0 GiB are free on cpu." in capsys.readouterr().err
+
+
+def test_unknown_verb(capsys):
+    assert demo_main(["sing"]) == 2
+    assert capsys.readouterr().err == "python -m demo: unknown verb 'sing'. Available: page, ask, score.\n"
+
+
+def test_help_names_the_verbs(capsys):
+    assert demo_main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(verb in printed for verb in ("page", "ask", "score"))

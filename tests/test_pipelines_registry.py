@@ -1,0 +1,51 @@
+"""Which family a folder belongs to, found without importing any family."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import GOLDEN
+from models import make_model
+
+from pipelines.registry import find_family, load_pipeline
+
+MERGED = GOLDEN / "merged/visualcla-tiny-merged"
+
+
+def test_families_are_found_by_their_configuration(tmp_path):
+    assert find_family(MERGED) == "visualcla"
+    assert find_family(MERGED / "text_encoder") is None
+    assert find_family(tmp_path) is None
+    (tmp_path / "config.json").write_text("[")
+    with pytest.raises(ValueError, match="is not a valid configuration"):
+        find_family(tmp_path)
+
+
+def test_looking_for_a_family_imports_none():
+    code = f"import sys; from pipelines.registry import find_family; print(find_family({str(MERGED)!r}), 'torch' in sys.modules)"
+    root = Path(__file__).parent.parent
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert run.stdout.split() == ["visualcla", "False"], run.stderr
+
+
+def test_pipeline_of_a_folder_has_the_contract():
+    pipeline = load_pipeline(MERGED)
+    assert (pipeline.name, pipeline.num_image_embeds, pipeline.embedding_width) == ("visualcla-tiny-merged", 5, 64)
+    assert pipeline.placeholder_token_id == 703
+
+
+def test_errors_list_what_exists(tmp_path):
+    with pytest.raises(ValueError, match="Unknown vision pipeline 'llava'. Available: 'visualcla'"):
+        load_pipeline(MERGED, family="llava")
+    with pytest.raises(ValueError, match="holds no eyes: no 'vision/config.json' of a known family"):
+        load_pipeline(tmp_path)
+    with pytest.raises(FileNotFoundError, match="'/no/such' is not a folder"):
+        load_pipeline("/no/such")
+
+
+def test_a_whole_model_lends_its_eyes():
+    from pipelines.visualcla.pipeline import VisualCLAPipeline
+
+    model = make_model()
+    assert VisualCLAPipeline(model, model.processor.image_processor).embedding_width == 64
