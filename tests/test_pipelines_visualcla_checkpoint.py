@@ -12,6 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from pipelines import visualcla
+from pipelines.images import load_image
 from pipelines.visualcla import VisualCLAVisionModel, chat, detect_layout, load_eyes, load_pretrained
 from pipelines.visualcla.adapter import apply_adapter
 
@@ -101,13 +102,7 @@ def test_snippet_of_the_original_readme_for_a_merged_model():
     visualcla.chat(model=model, image=str(QUESTION[0]), text=QUESTION[1], history=history, generation_config=GREEDY)
     assert [item["type"] for item in history] == ["instruction", "response"]
     assert len(tokenizer) == 704
-    assert image_processor(QUESTION_IMAGE(), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 32)
-
-
-def QUESTION_IMAGE():
-    from pipelines.images import load_image
-
-    return load_image(QUESTION[0])
+    assert image_processor(load_image(QUESTION[0]), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 32)
 
 
 def test_snippet_of_the_original_readme_for_an_unmerged_model():
@@ -160,6 +155,16 @@ def test_quantised_release_answers(release):
 
 
 # What does not fit
+
+
+def test_widths_that_4_bits_cannot_have_on_a_cpu_are_told_when_loading():
+    """The golden model's 172 is no multiple of 32. A processor without bitsandbytes' packed kernels can do it."""
+    try:
+        model = load_pretrained(MERGED, dtype=torch.float32, load_in_4bit=True)
+    except ValueError as error:
+        assert "cannot be computed in 4 bits on this processor" in str(error)
+    else:
+        assert answer(model)
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path):

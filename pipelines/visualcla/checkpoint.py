@@ -201,6 +201,8 @@ def load_pretrained(
         _check_vocabulary(model, folder)
     if lora_model is not None:
         apply_adapter(model, resolve_folder(lora_model, **hub_kwargs))
+    if load_in_4bit:
+        _check_4bit_widths(model)
     return model.eval()
 
 
@@ -317,6 +319,18 @@ def _check_vocabulary(model: VisualCLAForConditionalGeneration, folder: Path) ->
             f"The tokenizer of {str(folder)!r} has {tokens} tokens but the language model only {rows} embeddings. Use the tokenizer "
             "that was saved with the model, or merge again: python -m training merge --help"
         )
+
+
+def _check_4bit_widths(model: VisualCLAForConditionalGeneration) -> None:
+    """On a CPU bitsandbytes packs 4-bit weights in blocks, and says so only when the first token is computed."""
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=embedding_device(model)))
+    except AssertionError as error:
+        raise ValueError(
+            f"This language model cannot be computed in 4 bits on this processor: its layer widths are no multiples of "
+            f"bitsandbytes' block size ({error}). Load it in 8 bits (load_in_8bit)."
+        ) from error
 
 
 def _quantization(load_in_8bit: bool, load_in_4bit: bool) -> BitsAndBytesConfig | None:

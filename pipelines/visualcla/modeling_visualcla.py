@@ -282,6 +282,8 @@ class VisualCLAVisionModel(VisualCLAPreTrainedModel):
         if self.config.vision_config.model_type == "clip_vision_model":
             # CLIP normalises the CLS token only; VisualCLA was trained on all of them. SigLIP has done it already.
             image_tokens = self.vision_model.post_layernorm(image_tokens)
+        projector = self.image_projection_layer.weight
+        image_tokens = image_tokens.to(projector.device, projector.dtype)  # it may be kept apart: `move_projector`
         hidden_states, attentions = image_tokens, None
         if self.visual_resampler is not None:
             hidden_states, attentions = self.visual_resampler(image_tokens, output_attentions)  # (N, Q, Dv)

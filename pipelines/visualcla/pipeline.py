@@ -62,6 +62,12 @@ class VisualCLAPipeline(VisionPipeline):
             eyes = eyes.to(device)
         return cls(eyes, load_image_processor(folder), name or Path(folder).resolve().name)
 
+    def move_projector(self, device: torch.device | str, dtype: torch.dtype) -> None:
+        """Keep resampler and projector on another device or in another precision than the vision encoder."""
+        for part in (self.eyes.visual_resampler, self.eyes.image_projection_layer):
+            if part is not None:
+                part.to(device, dtype)
+
     @property
     def fingerprint(self) -> str:
         """Of the weights as they are in memory: training, an adapter switched on or off, a reload all change it."""
