@@ -1,0 +1,119 @@
+"""The import arrows between the rooms: who may know whom. The walker reads sources and imports nothing."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = "extensions/multimodal_vcla"
+FORBIDDEN = {
+    "pipelines": {"gradio", "modules", "extensions", "multimodal_vcla", "training", "demo"},
+    "training": {"gradio", "modules", "extensions", "multimodal_vcla", "demo"},
+    "demo": {"modules", "extensions", "multimodal_vcla", "training"},
+    PLUGIN: {"training", "demo"},
+}
+IN_ONE_FILE = {PLUGIN: {"gradio", "modules"}, "demo": {"gradio"}}
+ONLY_INSIDE_FUNCTIONS = {"pipelines": {"peft", "bitsandbytes"}}  # the web UI has them, but need not load them
+STANDARD_LIBRARY_ONLY = {"install.py": False, f"{PLUGIN}/script.py": True}  # path: at top level only
+
+
+def imported(source: str, at_top_level: bool = False) -> Iterator[tuple[int, str]]:
+    """Line and top-level name of each absolute import; relative ones cannot leave their room."""
+    nodes = [ast.parse(source)]
+    while nodes:
+        node = nodes.pop()
+        if at_top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
+            "import_module",
+            "__import__",
+        ):
+            names = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and arg.value[:1] != "."]
+        yield from ((node.lineno, name.partition(".")[0]) for name in names)
+        nodes.extend(ast.iter_child_nodes(node))
+
+
+def violations(root: Path) -> list[str]:
+    """Each import that goes against an arrow, as 'file:line imports name'."""
+    found = []
+
+    def look(file: Path, is_wrong, at_top_level: bool = False) -> set[str]:
+        names = list(imported(file.read_text(encoding="utf-8"), at_top_level))
+        found.extend(f"{file.relative_to(root).as_posix()}:{line} imports {name}" for line, name in names if is_wrong(name))
+        return {name for _, name in names}
+
+    for room, forbidden in FORBIDDEN.items():
+        users = {}
+        for file in sorted((root / room).rglob("*.py")):
+            for name in look(file, forbidden.__contains__):
+                users.setdefault(name, []).append(file.name)
+            look(file, ONLY_INSIDE_FUNCTIONS.get(room, set()).__contains__, at_top_level=True)
+        several = sorted(name for name in IN_ONE_FILE.get(room, ()) if len(users.get(name, ())) > 1)
+        found += [f"{room}: {name} is imported in several files: {', '.join(users[name])}" for name in several]
+    for name, at_top_level in STANDARD_LIBRARY_ONLY.items():
+        if (root / name).exists():
+            look(root / name, lambda module: module not in sys.stdlib_module_names, at_top_level)
+    return found
+
+
+def test_imports_keep_the_arrows():
+    assert violations(ROOT) == []
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    """Write a small made-up project."""
+    for name, source in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(source, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "name"),
+    [
+        ("pipelines/a.py", "import gradio as gr", "gradio"),
+        ("pipelines/b/c.py", "def f():\n    from modules.shared import model", "modules"),
+        ("pipelines/a.py", "from training.data import rows", "training"),
+        ("pipelines/a.py", "import importlib\nimportlib.import_module('demo.world')", "demo"),
+        ("pipelines/a.py", "try:\n    import peft\nexcept ImportError:\n    peft = None", "peft"),
+        ("training/a.py", "import os, extensions.multimodal_vcla", "extensions"),
+        ("training/a.py", "__import__('demo')", "demo"),
+        ("demo/a.py", "from training import train", "training"),
+        ("demo/a.py", "import multimodal_vcla.hooks", "multimodal_vcla"),
+        (f"{PLUGIN}/a.py", "from demo import world", "demo"),
+        (f"{PLUGIN}/script.py", "if True:\n    import torch", "torch"),
+        ("install.py", "def f():\n    import yaml", "yaml"),
+    ],
+)
+def test_import_against_an_arrow_is_found(tmp_path, file, source, name):
+    (found,) = violations(tree(tmp_path, {file: source}))
+    assert found.startswith(f"{file}:") and found.endswith(f" imports {name}")
+
+
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room, names in IN_ONE_FILE.items() for name in sorted(names)])
+def test_second_file_with_the_same_need_is_found(tmp_path, room, name):
+    source = f"import {name}"
+    tree(tmp_path, {f"{room}/a.py": source})
+    assert violations(tmp_path) == []
+    (found,) = violations(tree(tmp_path, {f"{room}/deeper/b.py": source}))
+    assert found == f"{room}: {name} is imported in several files: a.py, b.py"
+
+
+def test_allowed_imports_are_no_violations(tmp_path):
+    allowed = {
+        "pipelines/a.py": "import torch\nfrom . import demo\nfrom .training import x\ndef load():\n    import peft",
+        "training/a.py": "import datasets\nfrom pipelines import visualcla\nimport peft",
+        "demo/a.py": "import gradio\nfrom pipelines import visualcla",
+        f"{PLUGIN}/ui.py": "import gradio",
+        f"{PLUGIN}/script.py": "import importlib.util\ndef setup():\n    import multimodal_vcla, torch",
+        "install.py": "from __future__ import annotations\nimport json",
+    }
+    assert violations(tree(tmp_path, allowed)) == []
