@@ -49,7 +49,7 @@ def load_model(args: argparse.Namespace):
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if args.only_cpu else args.gpus
     import torch
 
-    from pipelines.doctor import check_memory
+    from pipelines.memory import check_memory
     from pipelines.visualcla import load_pretrained
     from pipelines.visualcla.checkpoint import resolve_folder
 

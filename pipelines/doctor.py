@@ -1,98 +1,246 @@
-"""Will a model fit: what its weights take in memory, against what there is.
+"""What is this model folder, what is missing, will it fit, and what to do next: `python -m pipelines.doctor FOLDER...`
 
-Counts from the headers of the weight files, before anything is loaded.
+Runs on a bare Python too: without PyTorch it says what the names and sizes of the files tell, and that this is all.
 """
 
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+import json
 import os
-from dataclasses import dataclass
+import platform
+import shlex
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from .weights import tensor_headers
+from .registry import FAMILIES, available_pipelines, find_family
 
 GIB = 2**30
-OVERHEAD = 1.1
-"""Factor for activations, buffers and the allocator on top of the weights."""
+PACKAGES = ("torch", "transformers", "safetensors", "pillow", "sentencepiece", "accelerate", "peft", "bitsandbytes")
+PLACES = {"": "language model", "text_encoder": "language model", "vision": "eyes", "vision_encoder": "eyes"}
+"""Subfolder to what its weights are."""
+FLAGS = {32: "--dtype float32", 16: "--dtype bfloat16", 8: "--load_in_8bit", 4: "--load_in_4bit"}
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
-_QUANTISED_BYTES = {8: 1.0, 4: 0.5625}  # per weight; 4 bits carry one fp32 scale per 64 weights
 
-
-@dataclass(frozen=True)
-class MemoryNeed:
-    """What loading takes.
+@dataclass
+class Part:
+    """Weights in one place of a model folder.
 
     Attributes:
-        needed_bytes: estimate for weights and overhead.
-        available_bytes: free on the device now.
-        device: "cpu" or "cuda".
+        what: "language model", "eyes", "whole model" or "adapter".
+        place: subfolder; "" for the root.
+        num_bytes: on the disk.
+        num_weights: how many numbers; None without PyTorch.
+        dtype: the most frequent one; None without PyTorch.
     """
 
-    needed_bytes: int
-    available_bytes: int
-    device: str
-
-    @property
-    def fits(self) -> bool:
-        return self.needed_bytes <= self.available_bytes
+    what: str
+    place: str
+    num_bytes: int
+    num_weights: int | None = None
+    dtype: str | None = None
 
 
-def weights_bytes(folder: str | os.PathLike, bits: int = 16) -> int:
-    """What the weights of one folder take in memory.
+@dataclass
+class Report:
+    """What is known about a model folder.
+
+    Attributes:
+        folder: as given.
+        family: family id of its eyes; None when it has none that is known.
+        layout: the family's word for how the folder is arranged; None when there is none, or without PyTorch.
+        parts: the weights.
+        missing: what is absent, broken or does not fit, a sentence each.
+        device: "cpu" or "cuda", for the memory.
+        free_gib: memory that is free there; None without PyTorch.
+        memory: bits to {"needed_gib": ..., "fits": ...}; empty when it cannot be told.
+        next: commands to go on with.
+    """
+
+    folder: str
+    family: str | None = None
+    layout: str | None = None
+    parts: list[Part] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    device: str = "cpu"
+    free_gib: float | None = None
+    memory: dict[int, dict[str, Any]] = field(default_factory=dict)
+    next: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """For the user."""
+        kind = FAMILIES.get(self.family, "no eyes of a known family") + (f"; layout {self.layout}" if self.layout else "")
+        lines = [f"{self.folder}: {kind}"]
+        for part in self.parts:
+            weights = f"{part.num_weights / 1e6:,.1f} million weights, {part.dtype}, " if part.num_weights is not None else ""
+            place = f" in {part.place}/" if part.place else ""
+            lines.append(f"  {part.what}{place}: {weights}{_size(part.num_bytes)} on the disk")
+        if self.memory:
+            fits = {True: "fits", False: "does not fit"}
+            each = [f"{bits} bit {_size(need['needed_gib'] * GIB)} {fits[need['fits']]}" for bits, need in self.memory.items()]
+            lines.append(f"  memory ({self.free_gib:.1f} GiB free on {self.device}): {', '.join(each)}")
+        lines += [f"  missing: {sentence}" for sentence in self.missing]
+        return lines + [f"  next: {command}" for command in self.next]
+
+
+def examine(folder: str | os.PathLike, device: str | None = None) -> Report:
+    """Look at a model folder without loading it.
 
     Args:
-        folder: holds weight files; not searched deeper.
-        bits: 32 or 16 for all weights; 8 or 4 for the matrices of a language model's layers, the rest then staying in 16 bits.
+        folder: a folder that exists.
+        device: "cpu" or "cuda", whose memory counts; a GPU when there is one.
     """
-    total = 0.0
-    for name, header in tensor_headers(Path(folder)).items():
-        is_matrix_of_layer = len(header.shape) == 2 and ".layers." in name
-        if bits in _QUANTISED_BYTES:
-            per_weight = _QUANTISED_BYTES[bits] if is_matrix_of_layer else 2
-        else:
-            per_weight = bits // 8
-        total += header.num_elements * per_weight
-    return int(total)
+    report, path = Report(os.fspath(folder)), Path(folder)
+    try:
+        report.family = find_family(path)
+    except ValueError as error:
+        report.missing.append(str(error))
+    is_adapter = (path / "adapter_config.json").is_file()
+    _find_parts(report, path, is_adapter)
+    if not report.parts and report.family is None:
+        report.missing.append("there are no weights and no configuration of a known family: this is no model folder.")
+    else:
+        _find_missing(report, path, is_adapter)
+    if has_torch() and report.parts:
+        _look_closer(report, path, is_adapter, device)
+    report.next = _next(report, path, is_adapter)
+    return report
 
 
-def available_bytes(device: str = "cpu") -> int:
-    """Memory that is free on a device now."""
-    if device == "cuda":
-        return sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
-    import psutil
-
-    return psutil.virtual_memory().available
-
-
-def memory_need(folders: list[str | os.PathLike], bits: int, device: str) -> MemoryNeed:
-    """What a model of these folders (language model, eyes, adapter) takes, and what there is.
-
-    The folders' own subfolders (`vision/`, `text_encoder/`, `vision_encoder/`) are counted too; eyes are never quantised.
-    """
-    total = 0
-    for folder in map(Path, folders):
-        total += weights_bytes(folder, bits)
-        total += sum(
-            weights_bytes(folder / part, max(bits, 16) if part != "text_encoder" else bits)
-            for part in ("vision", "vision_encoder", "text_encoder")
-            if (folder / part).is_dir()
-        )
-    return MemoryNeed(int(total * OVERHEAD), available_bytes(device), device)
+def versions() -> dict[str, str | None]:
+    """Python and the packages that matter, as they are in this environment; None for what is absent."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        found[name] = None
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
-def check_memory(folders: list[str | os.PathLike], bits: int, device: str) -> None:
-    """Refuse to begin what cannot end.
+def has_torch() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("torch", "safetensors"))
 
-    Raises:
-        MemoryError: more is needed than there is; says how much, and what would fit.
-    """
-    need = memory_need(folders, bits, device)
-    if need.fits:
+
+def _find_parts(report: Report, path: Path, is_adapter: bool) -> None:
+    for place, what in PLACES.items():
+        suffixes = (".safetensors", ".bin", ".pt", ".pth")
+        files = [file for file in (path / place).glob("*") if file.suffix in suffixes and file.is_file()]
+        if files:
+            has_eyes_in_root = not place and report.family is not None
+            if has_eyes_in_root and (path / "vision_encoder").is_dir():
+                what = "eyes"
+            elif has_eyes_in_root and not (path / "vision").is_dir():
+                what = "adapter" if is_adapter else "whole model"
+            report.parts.append(Part(what, place, sum(file.stat().st_size for file in files)))
+
+
+def _find_missing(report: Report, path: Path, is_adapter: bool) -> None:
+    places = {part.place for part in report.parts}
+    for place in ("", "vision"):
+        if place not in places and (path / place / "config.json").is_file():
+            report.missing.append(f"weights: {str(path / place)!r} has a config.json but no weights. Copy them again.")
+    if not any((path / name).is_file() for name in TOKENIZERS):
+        report.missing.append(f"a tokenizer: none of {list(TOKENIZERS)} is in {str(path)!r}. Copy it from the language model.")
+    eyes = path / "vision" if (path / "vision").is_dir() else path
+    if report.family is not None and not (eyes / "preprocessor_config.json").is_file():
+        report.missing.append(f"'preprocessor_config.json' in {str(eyes)!r}. Copy it from the vision encoder.")
+    if (path / "vision" / "config.json").is_file() and (path / "config.json").is_file():
+        with contextlib.suppress(ValueError, KeyError, AttributeError):
+            wanted = _read_json(path / "vision" / "config.json")["text_config"]["hidden_size"]
+            width = _read_json(path / "config.json")["hidden_size"]
+            if wanted != width:
+                report.missing.append(f"eyes for this language model: theirs has width {wanted}, this one {width}.")
+
+
+def _look_closer(report: Report, path: Path, is_adapter: bool, device: str | None) -> None:
+    """What the headers of the weight files tell."""
+    import torch
+
+    from . import memory
+    from .weights import tensor_headers
+
+    report.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    report.free_gib = memory.available_bytes(report.device) / GIB
+    try:
+        for part in report.parts:
+            headers = list(tensor_headers(path / part.place).values())
+            dtypes = [str(header.dtype).rpartition(".")[2] for header in headers]
+            part.num_weights = sum(header.num_elements for header in headers)
+            part.dtype = max(set(dtypes), key=dtypes.count) if dtypes else None
+        if report.family is not None:
+            family = importlib.import_module(f".{report.family}", __package__)
+            report.layout = family.detect_layout(path) if hasattr(family, "detect_layout") else None
+    except (ValueError, OSError, ImportError) as error:
+        report.missing.append(str(error))
         return
-    smaller = [other for other in (16, 8, 4) if other < bits and memory_need(folders, other, device).fits]
-    flags = {16: "--dtype bfloat16", 8: "--load_in_8bit", 4: "--load_in_4bit"}
-    advice = f"It would fit with {flags[smaller[0]]}." if smaller else "Close other programs, or take a smaller model."
-    raise MemoryError(
-        f"Loading in {bits} bits takes about {need.needed_bytes / GIB:.1f} GiB, but only {need.available_bytes / GIB:.1f} GiB are "
-        f"free on {device}. {advice}"
-    )
+    if not is_adapter:
+        for bits in (32, 16, 8, 4):
+            need = memory.memory_need([path], bits, report.device)
+            report.memory[bits] = {"needed_gib": need.needed_bytes / GIB, "fits": need.fits}
+
+
+def _next(report: Report, path: Path, is_adapter: bool) -> list[str]:
+    name = shlex.quote(os.fspath(path))
+    if is_adapter:
+        base = _read_json(path / "adapter_config.json").get("base_model_name_or_path") or "LANGUAGE_MODEL"
+        bases = f"--text_model {shlex.quote(base)}" + (" --vision_model VISION_MODEL" if report.family else "")
+        merged = shlex.quote(f"{path.resolve().name}-merged")
+        return [f"python -m training merge {bases} --lora_model {name} --output_dir {merged}"]
+    if not report.parts and report.family is None:
+        return ["python -m training merge --help  # makes a model folder"]
+    if report.missing:
+        return [f"python -m pipelines.doctor {name}  # when that is mended"]
+    if report.family is None:
+        if old := available_pipelines()[len(FAMILIES) :]:
+            return [f"load it in the web UI, multimodal_vcla-pipeline set to one of: {', '.join(old)}"]
+        return ["python -m training train --help  # gives it eyes"]
+    if report.memory and not any(need["fits"] for need in report.memory.values()):
+        return ["free memory or take a smaller model: nothing fits"]
+    fitting = next((bits for bits, need in report.memory.items() if need["fits"]), None)
+    flag = f" {FLAGS[fitting]}" if fitting in (8, 4) else ""
+    commands = [f"python -m demo page --model {name}{flag}"]
+    if (path / "vision").is_dir():
+        return [*commands, f"python install.py webui DIR --model {name}"]
+    return [*commands, f"python -m training convert {name} {shlex.quote(f'{path.resolve().name}-webui')} --layout webui"]
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB / 10 else f"{num_bytes / 2**20:.1f} MiB"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Report on folders; returns 0 when all of them are whole, 1 when something is missing, 2 after a mistake."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.doctor", description=__doc__.partition(":")[0])
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="model folders")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="whose memory counts (default: a GPU when there is one)")
+    options = parser.parse_args(argv)
+    for folder in options.folders:
+        if not Path(folder).is_dir():
+            print(f"{folder!r} is not a folder. Give the folder of a model.", file=sys.stderr)
+            return 2
+    reports = [examine(folder, options.device) for folder in options.folders]
+    if options.json:
+        values = {"versions": versions(), "models": [dataclasses.asdict(report) for report in reports]}
+        print(json.dumps(values, indent=1, ensure_ascii=False))
+    else:
+        for report in reports:
+            print("\n".join(report.lines()))
+        if reports and not has_torch():
+            print("This Python has no PyTorch, so nothing was looked at inside the weight files.")
+        print("installed: " + ", ".join(f"{name} {version or '-'}" for name, version in versions().items()))
+    return 1 if any(report.missing for report in reports) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Which family of eyes does a model folder belong to. Families are imported when they are needed, not before.
 
-A family is a package beside this file with a `pipeline.py` that has `load_pipeline(folder, device, dtype)`.
+A family is a package beside this file with a `pipeline.py` that has `load_pipeline(folder, device, dtype)`. Folders with a
+`pipelines.py` of the web UI's old extension count too: see `legacy.py`.
 """
 
 import importlib
@@ -9,6 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import legacy
 from .base import VisionPipeline
 
 if TYPE_CHECKING:
@@ -32,6 +34,11 @@ def find_family(folder: str | os.PathLike) -> str | None:
     return None
 
 
+def available_pipelines() -> list[str]:
+    """What `load_pipeline` takes as `family`: the families, and the old pipelines that were dropped in."""
+    return [*FAMILIES, *legacy.available_pipelines()]
+
+
 def load_pipeline(
     folder: str | os.PathLike,
     family: str | None = None,
@@ -41,25 +48,31 @@ def load_pipeline(
     """Load the eyes of a model folder.
 
     Args:
-        folder: a model folder that holds eyes (see pipelines/README.md).
-        family: family id; found out from the folder when absent.
+        folder: a model folder that holds eyes (see pipelines/README.md), or, for an old pipeline, the language model's.
+        family: one of `available_pipelines()`; found out from the folder when absent, by its configuration or, for an old
+            pipeline, by its name.
         device: where the eyes live; the CPU when absent.
         dtype: precision of the eyes; as stored when absent.
 
     Raises:
         FileNotFoundError: the folder does not exist.
         ValueError: it holds no eyes of a known family, or `family` is unknown.
+        RuntimeError: an old pipeline failed.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{os.fspath(folder)!r} is not a folder.")
-    family = family or find_family(folder)
-    available = ", ".join(map(repr, FAMILIES))
+    found = family or find_family(folder)
+    if found in FAMILIES:
+        module = importlib.import_module(f".{found}.pipeline", __package__)
+        return module.load_pipeline(folder, device=device, dtype=dtype)
+    pipeline = legacy.load_pipeline(folder, family, device=device, dtype=dtype)
+    if pipeline is not None:
+        return pipeline
+    available = ", ".join(map(repr, available_pipelines()))
+    broken = "".join(f" {name!r} cannot be used ({reason})." for name, reason in legacy.broken_pipelines().items())
     if family is None:
         raise ValueError(
             f"{os.fspath(folder)!r} holds no eyes: no 'vision/config.json' of a known family ({available}). "
-            "Make one: python -m training merge --help"
+            f"Make one: python -m training merge --help{'.' + broken if broken else ''}"
         )
-    if family not in FAMILIES:
-        raise ValueError(f"Unknown vision pipeline {family!r}. Available: {available}.")
-    module = importlib.import_module(f".{family}.pipeline", __package__)
-    return module.load_pipeline(folder, device=device, dtype=dtype)
+    raise ValueError(f"Unknown vision pipeline {family!r}. Available: {available}.{broken}")

@@ -68,7 +68,7 @@ def tensor_headers(folder: Path) -> dict[str, TensorHeader]:
                 with safe_open(file, framework="pt") as handle:
                     for name in handle.keys():  # noqa: SIM118 - safe_open is no mapping
                         view = handle.get_slice(name)
-                        headers[name] = TensorHeader(tuple(view.get_shape()), _DTYPES[view.get_dtype()], file)
+                        headers[name] = TensorHeader(tuple(view.get_shape()), SAFETENSORS_DTYPES[view.get_dtype()], file)
             except SafetensorError as error:
                 raise ValueError(_broken(file, error)) from error
         else:
@@ -112,7 +112,7 @@ def _load_pickle(file: Path, map_location: str) -> dict[str, torch.Tensor]:
             f"{str(file)!r} was not opened: it is broken, or it holds more than tensors and could run code. "
             f"({str(error).splitlines()[0]})"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # broken bytes lead the unpickler anywhere
         raise ValueError(_broken(file, error)) from error
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{str(file)!r} is not a checkpoint: it holds something else than named tensors.")
@@ -120,10 +120,11 @@ def _load_pickle(file: Path, map_location: str) -> dict[str, torch.Tensor]:
 
 
 def _broken(file: Path, error: Exception) -> str:
-    return f"{str(file)!r} is broken or half-written ({str(error).splitlines()[0]}). Copy the file again."
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return f"{str(file)!r} is broken or half-written ({reason}). Copy the file again."
 
 
-_DTYPES = {
+SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,

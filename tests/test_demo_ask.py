@@ -107,7 +107,10 @@ MISTAKES = {
     "a missing picture": (["--image", "/no/such.png", "what"], "/no/such.png"),
     "a folder that is no checkpoint": (["--model", str(GOLDEN), "what"], "is not a VisualCLA checkpoint: missing"),
     "a folder that is not there": (["--model", "/no/such", "what"], "is not a folder"),
-    "a release without its bases": (["--model", str(GOLDEN / "release/visualcla-tiny"), "what"], "--text_model, --vision_model"),
+    "a release without its bases": (
+        ["--model", str(GOLDEN / "release/visualcla-tiny"), "what"],
+        "--text_model, --vision_model",
+    ),
     "bases without a release": ([UNMERGED_FLAGS[1], "what"], "belong together"),
     "an unknown flag": (["--colour", "what"], "unrecognized arguments: --colour"),
     "both quantisations": (["--load_in_8bit", "--load_in_4bit", "what"], "not allowed with argument"),
@@ -127,7 +130,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(arguments, expected, capsys):
 
 
 def test_more_memory_than_there_is_is_refused_before_loading(monkeypatch, capsys):
-    monkeypatch.setattr("pipelines.doctor.available_bytes", lambda device: 10_000)
+    monkeypatch.setattr("pipelines.memory.available_bytes", lambda device: 10_000)
     monkeypatch.setattr("pipelines.visualcla.load_pretrained", lambda *a, **k: pytest.fail("began to load"))
     assert ask.main(["--model", str(MERGED), "what"]) == 2
     assert "Loading in 32 bits takes about 0.0 GiB, but only 0.0 GiB are free on cpu." in capsys.readouterr().err

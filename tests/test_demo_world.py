@@ -81,10 +81,7 @@ def solve(text: str, language: str, scenes: list) -> str:
     colour = next((c for c in world.COLOURS if words[c] in text), None)
     shape = next((s for s in world.SHAPES if words[s] in text), None)
     wanted = (place, colour, shape)
-    found = [
-        [thing for thing in scene if all(w in (None, t) for w, t in zip(wanted, thing, strict=True))]
-        for scene in scenes
-    ]
+    found = [[thing for thing in scene if all(w in (None, t) for w, t in zip(wanted, thing, strict=True))] for scene in scenes]
     here = found[named[0]] if named else found[-1]
     if kind == "describe":
         assert wanted == (None, None, None)
@@ -95,9 +92,7 @@ def solve(text: str, language: str, scenes: list) -> str:
         return "；".join(f"{words[p]}：{words[c]}{words[s]}" for p, c, s in scene) + "。"
     if kind == "count":
         return (
-            ("None.", "One.", "Two.", "Three.", "Four.")
-            if is_english
-            else ("没有。", "一个。", "两个。", "三个。", "四个。")
+            ("None.", "One.", "Two.", "Three.", "Four.") if is_english else ("没有。", "一个。", "两个。", "三个。", "四个。")
         )[len(here)]
     if kind in ("is_there", "both"):
         is_yes = bool(here) if kind == "is_there" else all(found)

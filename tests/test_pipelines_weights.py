@@ -7,7 +7,7 @@ import torch
 from conftest import GOLDEN
 from safetensors.torch import save_file
 
-from pipelines.doctor import check_memory, memory_need, weights_bytes
+from pipelines.memory import check_memory, memory_need, weights_bytes
 from pipelines.weights import load_tensors, tensor_headers, weight_files
 
 TENSORS = {"a.layers.0.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16)}
@@ -87,10 +87,10 @@ def test_estimate_of_a_whole_folder_is_near_its_size():
 def test_refusal_says_what_would_fit(monkeypatch):
     folder = GOLDEN / "merged/visualcla-tiny-merged"
     enough = memory_need([folder], 16, "cpu").needed_bytes + 1
-    monkeypatch.setattr("pipelines.doctor.available_bytes", lambda device: enough)
+    monkeypatch.setattr("pipelines.memory.available_bytes", lambda device: enough)
     check_memory([folder], 16, "cpu")
     with pytest.raises(MemoryError, match="It would fit with --dtype bfloat16"):
         check_memory([folder], 32, "cpu")
-    monkeypatch.setattr("pipelines.doctor.available_bytes", lambda device: 0)
+    monkeypatch.setattr("pipelines.memory.available_bytes", lambda device: 0)
     with pytest.raises(MemoryError, match="take a smaller model"):
         check_memory([folder], 32, "cpu")

@@ -34,12 +34,18 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> None:
     from peft import inject_adapter_in_model
 
     lora_config = read_lora_config(folder)
-    tensors = {model_key(name): tensor for name, tensor in load_tensors(folder).items()}
+    # `original_module` is PEFT's untrained copy of a module that was saved whole.
+    stored = {name: tensor for name, tensor in load_tensors(folder).items() if ".original_module." not in name}
+    tensors = {model_key(name): tensor for name, tensor in stored.items()}
     if not hasattr(model, "text_model"):
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("text_model.")}
     lora = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
     whole = {name: tensor for name, tensor in tensors.items() if name not in lora}
 
+    if getattr(lora_config, "ensure_weight_tying", False):
+        whole.pop(_tied_head(model), None)
+    else:
+        _untie(model, tensors)
     parameters = dict(model.named_parameters())
     _check_places(folder, parameters, whole, "tensors")
     for name, tensor in whole.items():
@@ -91,6 +97,30 @@ def model_key(adapter_key: str) -> str:
     name = adapter_key.removeprefix("base_model.model.")
     name = name.replace("vision_model.vision_model.", "vision_model.", 1)
     return name.replace(f".{ADAPTER_NAME}.", ".").replace(".modules_to_save.", ".")
+
+
+def _tied_head(model: PreTrainedModel) -> str | None:
+    """Name of the language model's head where it is its embedding matrix as well."""
+    language_model = getattr(model, "text_model", model)
+    if not hasattr(language_model, "lm_head"):
+        return None
+    head = language_model.get_output_embeddings()
+    if head is None or head.weight is not language_model.get_input_embeddings().weight:
+        return None
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is head)
+
+
+def _untie(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> None:
+    """An adapter that changes one of two tied matrices was trained with the other as it was (PEFT, issue 2777)."""
+    head_name = _tied_head(model)
+    if head_name is None:
+        return
+    language_model = getattr(model, "text_model", model)
+    embeddings, head = language_model.get_input_embeddings(), language_model.get_output_embeddings()
+    modules = [name for name, module in model.named_modules() if module is embeddings or module is head]
+    if any(name.startswith(f"{module}.") for name in tensors for module in modules):
+        head.weight = torch.nn.Parameter(embeddings.weight.detach().clone())
+        language_model.config.tie_word_embeddings = False
 
 
 def _check_places(folder: Path, parameters: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], what: str) -> None:

@@ -1,0 +1,236 @@
+"""What stage 0 starts from: the demo model's tokenizer, its architecture with random weights, and rows of other kinds than the
+world's own.
+
+    python -m demo.recipes.foundation outputs/demo/foundation
+
+How it is trained is in the YAML files beside this one.
+"""
+
+import argparse
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from demo import world
+from demo.conversations import ABOUT_NONE, ABOUT_ONE, ABOUT_SEVERAL, ask_about, ask_across, converse
+from demo.scenes import make_palette, make_scene
+from pipelines.visualcla import (
+    VisualCLAConfig,
+    VisualCLAForConditionalGeneration,
+    VisualCLAProcessor,
+    add_image_tokens,
+)
+from pipelines.visualcla.processing_visualcla import CHAT_TEMPLATE
+from pipelines.visualcla.saving import save_model_folder
+
+SIDE_PX = 64
+CONTROL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
+PRINTABLE_ASCII = "".join(map(chr, range(32, 127)))
+# English words with the space before them, runs of "#" and of line ends; everything else character by character.
+PIECES = r" ?[A-Za-z]+| ?#+|\n+| ?[!-~]|[\s\S]"
+SEED = 1
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Words of the world as one token each, every other text of its characters and of printable ASCII by pieces.
+
+    No byte pieces: each token is whole characters, so a stream never stops in the middle of one. An unknown character
+    becomes `<unk>`.
+    """
+    texts = [CHAT_TEMPLATE.replace("'", "\n").replace(r"\n", "\n"), *world.all_texts()]
+    texts += [
+        item["text"]
+        for row in itertools.islice(world.text_rows(SEED), 4000)
+        for message in row["messages"]
+        for item in message["content"]
+    ]
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    backend.decoder = decoders.Fuse()
+    backend.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=1200,
+            min_frequency=1,
+            special_tokens=list(CONTROL_TOKENS),
+            initial_alphabet=sorted({*PRINTABLE_ASCII, *world.characters(), "\n"}),
+            show_progress=False,
+        ),
+    )
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", backend.token_to_id("<s>"))]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=2048,
+    )
+    add_image_tokens(tokenizer)
+    return tokenizer
+
+
+def make_processor() -> VisualCLAProcessor:
+    """Tokenizer, template, and an image processor that squashes a picture to a square, so that no edge is cut off."""
+    side = {"height": SIDE_PX, "width": SIDE_PX}
+    image_processor = CLIPImageProcessorPil(size=side, do_center_crop=False)
+    return VisualCLAProcessor(image_processor, make_tokenizer(), num_image_embeds=16)
+
+
+def make_config(tokenizer: PreTrainedTokenizerFast, num_image_embeds: int) -> VisualCLAConfig:
+    """VisualCLA, small: widths are multiples of 64, so that every loader's quantisation can take them."""
+    return VisualCLAConfig(
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 6,
+            "max_position_embeddings": 2048,
+            "initializer_range": 0.06,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "image_size": SIDE_PX,
+            "patch_size": 8,
+            "projection_dim": 128,
+        },
+        visual_resampler_config={
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_query_tokens": num_image_embeds,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            "layer_norm_eps": 1e-5,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<img_token>"),
+        initializer_range=0.06,
+    )
+
+
+@torch.no_grad()
+def make_model(config: VisualCLAConfig) -> VisualCLAForConditionalGeneration:
+    """Random weights, and a sense of place from the start: waves as position embeddings, queries that differ.
+
+    With CLIP's own start (position embeddings of 0.02 under patches of 0.5) the vision encoder takes ten times as long to
+    learn what is where.
+    """
+    model = VisualCLAForConditionalGeneration(config)
+    positions = model.vision_model.embeddings.position_embedding.weight
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    frequencies = torch.pi / side * 2 ** torch.linspace(0, 3, positions.shape[1] // 4)
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    waves = [wave(place.flatten()[:, None] * frequencies) for place in (rows, columns) for wave in (torch.sin, torch.cos)]
+    positions[1:] = torch.cat(waves, dim=1) / 2  # the first is the CLS token's
+    model.visual_resampler.query_embeddding.normal_()
+    return model
+
+
+def attribute_rows(seed: int) -> Iterator[dict]:
+    """Endless rows of one picture and what is where: place, colour and shape, for each of the nine places.
+
+    The place is the same in every row. To tell it nevertheless, a query has to carry along which place it speaks of, and
+    the language model can find it by that.
+    """
+    for image, scene in world.pictures(seed):
+        targets = [[place, colour, shape] for place, (colour, shape) in enumerate(world.attributes(scene))]
+        yield {"images": [image], "targets": targets}
+
+
+def lesson_rows(seed: int) -> Iterator[dict]:
+    """Endless rows for stage 2: every other one as the world mixes them, the others long talks.
+
+    A long talk asks eight questions about what was shown at its beginning: a picture, some pictures, or nothing. So a picture
+    that was encoded once teaches eight answers.
+    """
+    rng = random.Random(f"lessons/{seed}")
+    for row in world.instruction_rows(seed):
+        yield row
+        yield _long_talk(rng)
+
+
+def _long_talk(rng: random.Random) -> dict:
+    language = rng.choice(world.LANGUAGES)
+    num_pictures = rng.choices((0, 1, 2, 3), weights=(1, 6, 2, 2))[0]
+    palette = make_palette(rng) if rng.random() < 0.5 else None
+    shown = tuple(make_scene(rng, "train", palette) for _ in range(num_pictures))
+    turns: list[tuple[str, str]] = []
+    asked = set()
+    while len(turns) < 8:
+        if not shown:
+            talk = converse(rng.choice(ABOUT_NONE), language, rng, "train")
+            turns += [(turn.question, turn.answer) for turn in talk.turns]
+            continue
+        kinds = ABOUT_ONE if num_pictures == 1 else ABOUT_SEVERAL
+        kind = rng.choices(kinds, [world.MIXTURE[kind] for kind in kinds])[0]
+        question = ask_about(kind, shown[0], rng) if num_pictures == 1 else ask_across(kind, shown, rng)
+        if question and (question not in asked or rng.random() < 0.1):
+            asked.add(question)
+            turns.append((world.ask(question, language, rng, num_pictures), world.answer(question, shown, language)))
+    messages = []
+    for index, (question, answer) in enumerate(turns):
+        images = [{"type": "image"} for _ in shown] if index == 0 else []
+        messages.append({"role": "user", "content": [*images, {"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return {"messages": messages, "images": [world.draw(scene, rng) for scene in shown]}
+
+
+def terse_rows(seed: int) -> Iterator[dict]:
+    """The world's conversations with answers in lower case and without the mark at their end: what an adapter can change."""
+    for row in world.instruction_rows(seed):
+        messages = [
+            {**message, "content": [{"type": "text", "text": terse(item["text"])} for item in message["content"]]}
+            if message["role"] == "assistant"
+            else message
+            for message in row["messages"]
+        ]
+        yield {**row, "messages": messages}
+
+
+def terse(answer: str) -> str:
+    """
+    >>> terse("A red circle.")
+    'a red circle'
+    """
+    return answer.lower().rstrip(".!。！")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the untrained demo model.")
+    parser.add_argument("folder", type=Path, help="where the model folder goes")
+    folder = parser.parse_args().folder
+    torch.manual_seed(SEED)
+    processor = make_processor()
+    model = make_model(make_config(processor.tokenizer, processor.num_image_embeds))
+    tokens = processor.tokenizer
+    model.text_model.generation_config = GenerationConfig(
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id,
+        pad_token_id=tokens.pad_token_id,
+        max_new_tokens=128,
+    )
+    save_model_folder(model, processor, folder)
+    print(f"{model.num_parameters() / 1e6:.1f} million parameters, {len(tokens)} tokens: {folder}")
+
+
+if __name__ == "__main__":
+    main()

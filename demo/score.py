@@ -1,0 +1,218 @@
+"""`python -m demo score`: how well a model does on held-out pictures of the tiny world, against the bars it has to meet.
+
+Answers are greedy and count when they are exactly right. Beside the exam stand two controls: the same questions about a blank
+picture, which says how much can be guessed, and pairs of exchanged pictures, whose answers must change accordingly.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import GenerationConfig
+
+from . import world
+from .cli import Parser, add_model_flags, load_model, one_line
+
+BARS = {"single": 0.98, "several": 0.95, "absent": 0.97, "text": 0.98, "exchanged": 0.95}
+"""Lowest share of right answers, by group; `exchanged` counts pairs."""
+
+MAX_LANGUAGE_GAP = 0.01
+"""How much worse Chinese may be than English, as a share of right answers."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many of how many were right."""
+
+    right: int
+    asked: int
+
+    @property
+    def share(self) -> float:
+        return self.right / self.asked if self.asked else 0.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model scored.
+
+    Attributes:
+        kinds: kind -> language -> tally.
+        groups: the bars' groups -> tally, `exchanged` among them.
+        languages: language -> tally over all kinds.
+        blank: group -> tally with blank pictures.
+        wrong: question, right answer and given answer of every mistake in the exam.
+    """
+
+    kinds: dict[str, dict[str, Tally]]
+    groups: dict[str, Tally]
+    languages: dict[str, Tally]
+    blank: dict[str, Tally]
+    wrong: list[dict[str, str]]
+
+    @property
+    def missed(self) -> list[str]:
+        """The bars that are not met, each as a line."""
+        lines = [
+            f"{group}: {self.groups[group].share:.1%}, the bar is {bar:.0%}"
+            for group, bar in BARS.items()
+            if self.groups[group].share < bar
+        ]
+        gap = self.languages["en"].share - self.languages["zh"].share
+        if gap > MAX_LANGUAGE_GAP:
+            lines.append(f"Chinese: {gap:.1%} below English, allowed are {MAX_LANGUAGE_GAP:.0%}")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: tallies as {"right", "asked", "share"}."""
+        return {**_plain(asdict(self)), "missed": self.missed}
+
+    def __str__(self) -> str:
+        def row(name: str, *cells: object) -> str:
+            return f"{name:12}" + "".join(f"{cell:>10}" for cell in cells)
+
+        def percent(tally: Tally) -> str:
+            return f"{tally.share:.1%}"
+
+        lines = [row("kind", *world.LANGUAGES, "asked")]
+        for kind, tallies in self.kinds.items():
+            asked = sum(tally.asked for tally in tallies.values())
+            lines.append(row(kind, *(percent(tallies[language]) for language in world.LANGUAGES), asked))
+        lines.append(row("all", *(percent(self.languages[language]) for language in world.LANGUAGES)))
+        lines += ["", row("group", "right", "bar", "blank", "asked")]
+        for group, bar in BARS.items():
+            blank = percent(self.blank[group]) if group in self.blank else ""
+            lines.append(row(group, percent(self.groups[group]), f"{bar:.0%}", blank, self.groups[group].asked))
+        return "\n".join(lines)
+
+
+def score(model, num_samples: int = 640, num_pairs: int = 128, seed: int = 1, batch_size: int = 32) -> Score:
+    """Examine a model on held-out rows.
+
+    Args:
+        model: a VisualCLA model with its processor.
+        num_samples: rows of the exam, every kind in both languages equally often.
+        num_pairs: pairs of rows with exchanged pictures.
+        seed: which rows; the same seed gives the same ones.
+        batch_size: rows answered at once.
+    """
+    rows = list(world.exam(num_samples, seed))
+    given = answers(model, rows, batch_size)
+    kinds: dict[str, dict[str, list[bool]]] = {kind: {language: [] for language in world.LANGUAGES} for kind in world.MIXTURE}
+    groups: dict[str, list[bool]] = defaultdict(list)
+    languages: dict[str, list[bool]] = defaultdict(list)
+    wrong = []
+    for row, answer in zip(rows, given, strict=True):
+        is_right = answer == right_answer(row)
+        kinds[row["kind"]][row["language"]].append(is_right)
+        groups[world.GROUPS[row["kind"]]].append(is_right)
+        languages[row["language"]].append(is_right)
+        if not is_right:
+            question = _text(row["messages"][-2])
+            wrong.append({"kind": row["kind"], "question": question, "right": right_answer(row), "given": answer})
+
+    pairs = list(world.exchange_pairs(num_pairs, seed))
+    flat = [row for pair in pairs for row in pair]
+    hits = [answer == right_answer(row) for row, answer in zip(flat, answers(model, flat, batch_size), strict=True)]
+    groups["exchanged"] = [first and second for first, second in zip(hits[::2], hits[1::2], strict=True)]
+
+    blank: dict[str, list[bool]] = defaultdict(list)
+    seen = [_blanked(row) for row in rows if row["images"]]
+    for row, answer in zip(seen, answers(model, seen, batch_size), strict=True):
+        blank[world.GROUPS[row["kind"]]].append(answer == right_answer(row))
+    return Score(
+        kinds={kind: _tallies(hits) for kind, hits in kinds.items()},
+        groups=_tallies(groups),
+        languages=_tallies(languages),
+        blank=_tallies(blank),
+        wrong=wrong,
+    )
+
+
+@torch.inference_mode()
+def answers(model, rows: Sequence[dict], batch_size: int = 32) -> list[str]:
+    """The model's greedy answer to the last question of every row; earlier answers in a row are the right ones."""
+    processor = model.processor
+    tokenizer = processor.tokenizer
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=96,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+    )
+    texts = [processor.apply_chat_template(row["messages"][:-1], add_generation_prompt=True) for row in rows]
+    by_length = sorted(range(len(rows)), key=lambda index: len(texts[index]))
+    given = [""] * len(rows)
+    for start in range(0, len(rows), batch_size):
+        batch = by_length[start : start + batch_size]
+        images = [image for index in batch for image in rows[index]["images"]]
+        inputs = processor(
+            text=[texts[index] for index in batch],
+            images=images or None,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        ).to(model.device)
+        ids = model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :]
+        for index, answer in zip(batch, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
+            given[index] = answer
+    return given
+
+
+def right_answer(row: dict) -> str:
+    return _text(row["messages"][-1])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 when every bar is met, 1 when one is missed, 2 for a mistake of the user's."""
+    parser = Parser("python -m demo score", description=__doc__.splitlines()[0].split(": ", 1)[1])
+    parser.add_argument("--samples", type=int, default=640, help="rows of the exam (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=128, help="pairs of exchanged pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="which rows (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=32, help="rows answered at once (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="everything as JSON, the mistakes among it")
+    add_model_flags(parser)
+    args = parser.parse_args(argv)
+    smallest = len(world.MIXTURE) * len(world.LANGUAGES)
+    if args.samples < smallest or args.pairs < 1 or args.batch_size < 1:
+        parser.error(
+            f"--samples must be at least {smallest} (every kind in both languages), --pairs and --batch_size at least 1"
+        )
+    try:
+        result = score(load_model(args), args.samples, args.pairs, args.seed, args.batch_size)
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    print(json.dumps(result.as_dict(), ensure_ascii=False, indent=1) if args.json else result)
+    for line in result.missed:
+        print(f"missed: {line}", file=sys.stderr)
+    return 1 if result.missed else 0
+
+
+def _text(message: dict) -> str:
+    return "".join(item.get("text", "") for item in message["content"])
+
+
+def _blanked(row: dict) -> dict:
+    return {**row, "images": [Image.new("RGB", image.size, "white") for image in row["images"]]}
+
+
+def _tallies(hits: dict[str, list[bool]]) -> dict[str, Tally]:
+    return {name: Tally(sum(values), len(values)) for name, values in hits.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Tallies with their share."""
+    if isinstance(value, dict):
+        plain = {key: _plain(item) for key, item in value.items()}
+        return {**plain, "share": round(value["right"] / max(value["asked"], 1), 4)} if "asked" in value else plain
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

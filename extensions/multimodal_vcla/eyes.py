@@ -1,0 +1,281 @@
+"""The eyes of the model that is loaded: found, loaded when the first picture comes, gone when the model goes.
+
+Nothing here keeps the language model alive. The web UI tells nobody when it loads or unloads a model, so every call asks
+whether the one that is loaded is still the one the eyes were loaded for.
+"""
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.prompt import ImagePart, Prompt, PromptEncoder
+from pipelines.registry import FAMILIES, available_pipelines, find_family, load_pipeline
+
+from . import settings, webui
+from .pictures import PictureError
+from .texts import say
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipelines.base import VisionPipeline
+    from pipelines.embedder import EmbeddedPrompt
+
+
+class Eyes:
+    """Eyes and what belongs to them: the cache of what they have seen, and the lengths of prompts.
+
+    Args:
+        pipeline: the loaded family.
+        tokenizer: the language model's.
+        device: where they live.
+        max_bytes: bound of the cache.
+    """
+
+    def __init__(self, pipeline: "VisionPipeline", tokenizer: Any, device: "torch.device", max_bytes: int):
+        from pipelines.embedder import Embedder, ImageFeatureCache
+
+        self.pipeline = pipeline = _Unchanging(pipeline)
+        self.device = device
+        token = tokenizer.convert_ids_to_tokens(pipeline.placeholder_token_id)
+        self.placeholder = (
+            token if token in getattr(tokenizer, "all_special_tokens", []) or _is_added(tokenizer, token) else None
+        )
+        tokenize = lru_cache(4096)(lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]))
+        probe = tokenizer("a")["input_ids"]
+        self._adds_bos = tokenizer.bos_token_id is not None and probe[:1] == [tokenizer.bos_token_id]
+        self._encoders = {
+            add_bos: PromptEncoder(tokenizer, pipeline, add_bos, lambda text: list(tokenize(text))) for add_bos in (False, True)
+        }
+        self.cache = ImageFeatureCache(max_bytes)
+        self.embedder = Embedder(self.encoder(), self.cache)
+
+    def encoder(self, add_bos: bool = True) -> PromptEncoder:
+        """The encoder that puts BOS in front as the web UI's `encode` does: when asked to, or when the tokenizer does."""
+        return self._encoders[add_bos or self._adds_bos]
+
+    def see(self, pictures: list[ImagePart]) -> None:
+        """Encode what has not been seen yet.
+
+        Raises:
+            PictureError: a picture cannot be decoded.
+        """
+        self.embedder.image_features(pictures)
+
+    def embed(self, prompt: Prompt, language_model: Any, add_bos: bool, max_tokens: int) -> "EmbeddedPrompt":
+        """Ids and embeddings of equal length, cut to a budget by whole parts."""
+        from pipelines.embedder import EmbeddedPrompt
+
+        truncated = self.encoder(add_bos).truncate(prompt, max_tokens)
+        tensors = self.embedder.embed_encoded(truncated.encoded, language_model)
+        return EmbeddedPrompt(*tensors, truncated.encoded.image_spans, truncated)
+
+
+def _is_added(tokenizer: Any, token: str) -> bool:
+    return token in getattr(tokenizer, "get_added_vocab", dict)()
+
+
+class _Unchanging:
+    """A pipeline whose weights nobody changes, so that they are looked over once and not for every prompt."""
+
+    def __init__(self, pipeline: "VisionPipeline"):
+        self._pipeline = pipeline
+        self.fingerprint = pipeline.fingerprint
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipeline, name)
+
+
+class _Loaded:
+    """What is known about the model that was looked at last. One per process, as there is one model per process."""
+
+    model: "weakref.ref | None" = None
+    wanted: tuple = ()
+    eyes: Eyes | None = None
+    made_of: tuple = ()
+    error: str | None = None
+    is_loading = False
+
+
+_loaded = _Loaded()
+_lock = threading.RLock()
+_lengths: "OrderedDict[int, int]" = OrderedDict()
+
+
+def current() -> Eyes:
+    """The eyes of the loaded model, loading them when it is new.
+
+    Raises:
+        PictureError: it has none, or they cannot be loaded; the reason is remembered until the model or a setting changes.
+    """
+    model = webui.model()
+    if model is None:
+        raise PictureError(say("blind", reason=say("no_model")))
+    wanted = _wanted()
+    with _lock:
+        if not (_loaded.model is not None and _loaded.model() is model and _loaded.wanted == wanted):
+            _loaded.error = None
+            try:
+                _look(model)
+            except Exception as error:
+                _forget_eyes()
+                _loaded.error = say("blind", reason=error)
+                webui.logger.warning("%s", _loaded.error)
+            _loaded.model = weakref.ref(model, _model_is_gone)
+            _loaded.wanted = wanted
+        if _loaded.error is not None:
+            raise PictureError(_loaded.error)
+        return _loaded.eyes
+
+
+def look_again() -> None:
+    """Forget what was found out, so that the next call looks anew."""
+    with _lock:
+        _forget_eyes()
+        _loaded.model, _loaded.error = None, None
+
+
+def status() -> tuple[str, Eyes | None, str | None]:
+    """For the panel, without loading anything: "none", "waiting", "loading", "ready" or "blind"; the eyes; the reason."""
+    model = webui.model()
+    if model is None:
+        return "none", None, None
+    if _loaded.is_loading:
+        return "loading", None, None
+    is_known = _loaded.model is not None and _loaded.model() is model and _loaded.wanted == _wanted()
+    if is_known and _loaded.error is not None:
+        return "blind", None, _loaded.error
+    if is_known and _loaded.eyes is not None:
+        return "ready", _loaded.eyes, None
+    try:
+        _find_folder()
+    except Exception as error:
+        return "blind", None, say("blind", reason=error)
+    return "waiting", None, None
+
+
+def length(text: str, to_prompt: Callable[[Eyes], Prompt]) -> int | None:
+    """The exact length of a prompt with pictures, as remembered where there is no tokenizer; None when it cannot be known.
+
+    Args:
+        text: the prompt.
+        to_prompt: its parts.
+    """
+    key = hash(text)
+    if webui.tokenizer() is None:
+        return _lengths.get(key)
+    try:
+        eyes = current()
+    except PictureError:
+        return None
+    num_tokens = eyes.encoder().length(to_prompt(eyes))
+    _lengths[key] = num_tokens
+    while len(_lengths) > 4096:
+        _lengths.popitem(last=False)
+    return num_tokens
+
+
+def _wanted() -> tuple:
+    names = ("eyes", "pipeline", "vision_device", "vision_bits", "projector_device", "projector_bits", "cache_mb")
+    return (webui.model_name(), id(webui.tokenizer()), *(settings.get(name) for name in names))
+
+
+def _look(model: Any) -> None:
+    folder, family = _find_folder()
+    where, how = _device_and_dtype(model, "vision")
+    weights = sorted((path.name, path.stat().st_mtime_ns) for path in (folder / "vision").glob("*") if path.is_file())
+    made_of = (folder, str(where), str(how), tuple(weights), *_wanted()[1:])
+    if _loaded.eyes is None or _loaded.made_of != made_of:
+        _forget_eyes()
+        _loaded.is_loading = True
+        webui.logger.info("%s", say("loading", name=folder.name))
+        try:
+            pipeline = load_pipeline(folder, family, device=where, dtype=how)
+            _place_projector(pipeline, model)
+            eyes = Eyes(pipeline, webui.tokenizer(), where, int(settings.number("cache_mb", 0) * 2**20))
+        finally:
+            _loaded.is_loading = False
+        _check(pipeline, model)
+        _loaded.eyes, _loaded.made_of = eyes, made_of
+
+
+def _find_folder() -> tuple[Path, str | None]:
+    """Where the eyes of the loaded model are, its own folder before the one that is set; and of which family, where that is set.
+
+    Raises:
+        ValueError: nowhere.
+    """
+    own, given, name = webui.model_folder(), settings.get("eyes"), settings.get("pipeline") or None
+    candidates = [own] if own is not None else []
+    if given:
+        candidates += [Path(given), webui.models_folder() / given]
+    for folder in candidates:
+        if folder.is_dir() and find_family(folder) is not None:
+            return folder, None
+    if own is not None and (name or len(available_pipelines()) > len(FAMILIES)):  # pipelines of the former extension
+        return own, name
+    raise ValueError(say("no_eyes", model=webui.model_name(), families=", ".join(FAMILIES)))
+
+
+def _device_and_dtype(model: Any, part: str) -> "tuple[torch.device, torch.dtype]":
+    """Where eyes live and how precisely: as set, else beside the language model's embeddings, in 32 bits on a CPU."""
+    import torch
+
+    embeddings = model.get_input_embeddings().weight
+    where = torch.device(settings.device(f"{part}_device") or embeddings.device)
+    bits = settings.bits(f"{part}_bits") or (32 if where.type == "cpu" else 16)
+    half = embeddings.dtype if embeddings.dtype in (torch.float16, torch.bfloat16) else torch.float16
+    if where.type == "cpu" and bits == 16:
+        half = torch.bfloat16
+    return where, torch.float32 if bits == 32 else half
+
+
+def _place_projector(pipeline: "VisionPipeline", model: Any) -> None:
+    """Move what stands behind the vision encoder, where `projector_*` is set."""
+    if settings.device("projector_device") is None and settings.bits("projector_bits") is None:
+        return
+    where, how = _device_and_dtype(model, "projector")
+    move = getattr(pipeline, "move_projector", None)
+    if move is None:
+        raise ValueError(f"{pipeline.name} cannot keep its projector apart; leave multimodal_vcla-projector_* empty.")
+    move(where, how)
+
+
+def _check(pipeline: "VisionPipeline", model: Any) -> None:
+    """Do these eyes belong to this language model?
+
+    Raises:
+        ValueError: the widths differ, or the placeholder is no token that a prompt may hold.
+    """
+    rows, width = model.get_input_embeddings().weight.shape[0], _width(model)
+    if pipeline.embedding_width != width:
+        raise ValueError(
+            f"{pipeline.name} gives embeddings of width {pipeline.embedding_width}, but the width of {webui.model_name()!r} is "
+            f"{width}: these eyes belong to another language model."
+        )
+    if not 0 <= pipeline.placeholder_token_id < rows:
+        raise ValueError(
+            f"{pipeline.name} uses the token {pipeline.placeholder_token_id}, but {webui.model_name()!r} has {rows} embeddings."
+        )
+    padding = getattr(getattr(model, "generation_config", None), "pad_token_id", None)
+    if pipeline.placeholder_token_id == padding:
+        raise ValueError(f"{pipeline.name} uses the padding token {padding} for pictures, which generation masks.")
+
+
+def _width(model: Any) -> int:
+    embeddings = model.get_input_embeddings()
+    return getattr(embeddings, "embedding_dim", None) or embeddings.weight.shape[-1]
+
+
+def _model_is_gone(reference: "weakref.ref") -> None:
+    """Runs when the model is collected, on whatever thread: no lock, one assignment."""
+    if _loaded.model is reference:
+        _forget_eyes()
+
+
+def _forget_eyes() -> None:
+    _loaded.eyes, _loaded.made_of = None, ()

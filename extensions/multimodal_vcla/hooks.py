@@ -1,0 +1,248 @@
+"""What happens at each of the web UI's hooks, in the order in which it calls them."""
+
+import weakref
+from typing import Any
+
+from pipelines.prompt import Prompt
+
+from . import conversation, eyes, marks, panel, settings, webui
+from .conversation import STOCK
+from .pictures import Picture, PictureError, from_url
+from .texts import say
+
+NOTE = "_multimodal_vcla"
+"""Key of the state: what `custom_generate_chat_prompt` or `input_modifier` found out about the prompt of this request."""
+
+
+def setup(params: dict[str, Any]) -> None:
+    """Take the settings and adapt what no hook reaches. Never raises."""
+    settings.use(params)
+    try:
+        panel.notices[:] = webui.install_patches()
+    except Exception as error:
+        panel.notices[:] = [say("patch", name="modules.chat", effect=str(error))]
+    for notice in panel.notices:
+        webui.logger.warning("%s", notice)
+
+
+def state_modifier(state: dict) -> dict:
+    """Gives a copy: the web UI's own is the state of the interface, and what is written into it would be saved."""
+    return dict(state) if webui.is_ours_to_serve() else state
+
+
+def input_modifier(string: str, state: dict, is_chat: bool) -> str:
+    """Notes that a prompt is no chat: the history in its state does not belong to it."""
+    if not is_chat and webui.is_ours_to_serve():
+        state[NOTE] = {"is_chat": False}
+    return string
+
+
+def custom_generate_chat_prompt(user_input: str, state: dict, **kwargs: Any) -> str | None:
+    """Render the prompt with a mark for each picture.
+
+    Raises:
+        An error that the user sees (`panel.visible_error`): the pictures cannot be seen, or not all of the question fit.
+    """
+    render = webui.next_in_line("custom_generate_chat_prompt")
+    if webui.is_ours_to_serve():
+        history = kwargs.get("history") or state["history"]
+        with panel.shown_to_the_user():
+            found = conversation.slots(history, user_input, bool(kwargs.get("_continue")), _picture_at)
+            if any(slot.turn.pictures for slot in found):
+                return _render_with_pictures(render, found, history, user_input, state, kwargs)
+    return render(user_input, state, **kwargs) if render else None
+
+
+def _render_with_pictures(render, found: list, history: dict, user_input: str, state: dict, kwargs: dict) -> str:
+    webui.wake_model()
+    _refuse_if_blind()
+    turns = [slot.turn for slot in found]
+    kept = conversation.choose(turns, settings.pictures_kept())
+    pictures = [picture for turn in turns for picture in turn.pictures if id(picture) in kept]
+    current = eyes.current() if pictures else None
+    marked, text = conversation.marked(history, found, kept, marks.mark, marks.without_typed_marks)
+    asked = [picture for picture in turns[-1].pictures if id(picture) in kept]
+    arguments = (user_input if text is None else text, state)
+    try:
+        prompt = (render or webui.generate_chat_prompt)(*arguments, **{**kwargs, "history": marked})
+    except ValueError as error:  # the web UI's own, when not even the beginning of the question fits
+        if not asked:
+            raise
+        raise PictureError(_no_room(asked[0], current, state)) from error
+    used = marks.keys(prompt)
+    for picture in asked:
+        if picture.key not in used:
+            raise PictureError(_no_room(picture, current, state))
+    _refuse_too_many(len(used))
+    by_key = {picture.key: picture for picture in pictures}
+    if used:
+        current.see([by_key[key] for key in dict.fromkeys(used)])
+    state[NOTE] = {"is_chat": True, "prompt": prompt, "sources": {key: (p.source, p.name) for key, p in by_key.items()}}
+    panel.remember(state.get("unique_id"), used)
+    return prompt
+
+
+def _no_room(picture: Picture, current: eyes.Eyes, state: dict) -> str:
+    room = {"tokens": current.pipeline.num_image_embeds, "budget": webui.prompt_budget(state)}
+    return say("no_room", name=picture.name, **room)
+
+
+def custom_tokenized_length(prompt: str) -> int | None:
+    """The exact number of tokens of a prompt that marks pictures; of any other what the web UI or the next extension says."""
+    if webui.is_ours_to_serve() or webui.model() is None:
+        spans = marks.stand_ins(prompt)
+        if spans:
+            num_tokens = eyes.length(prompt, lambda current: marks.to_prompt(prompt, spans, current.placeholder))
+            if num_tokens is not None:
+                return num_tokens
+    ask_next = webui.next_in_line("custom_tokenized_length")
+    return ask_next(prompt) if ask_next else None
+
+
+def tokenizer_modifier(state: dict, prompt: str, input_ids: Any, input_embeds: Any) -> tuple[str, Any, Any]:
+    """Put the embeddings of the pictures where their marks stand. The last gate: no prompt passes with a picture unseen.
+
+    Raises:
+        An error that the user sees (`panel.visible_error`).
+    """
+    with panel.shown_to_the_user():
+        spans = _spans(state, prompt)
+        if not spans:
+            return prompt, input_ids, input_embeds
+        _refuse_if_blind()
+        _refuse_too_many(len(spans))
+        if input_embeds is not None:
+            raise PictureError(say("embeds_taken"))
+        current = eyes.current()
+        parts = marks.to_prompt(prompt, spans, current.placeholder)
+        embedded = _embed(current, parts, state)
+        _limits.set(embedded.input_ids, state, input_ids)
+        return prompt, embedded.input_ids, embedded.inputs_embeds
+
+
+def _embed(current: eyes.Eyes, parts: Prompt, state: dict):
+    add_bos = bool(state.get("add_bos_token", True))
+    try:
+        embedded = current.embed(parts, webui.model(), add_bos, webui.prompt_budget(state))
+    except PictureError:
+        raise
+    except ValueError as error:
+        raise PictureError(say("failed", reason=error)) from error
+    if embedded.truncated and embedded.truncated.dropped_images:
+        raise PictureError(_no_room(embedded.truncated.dropped_images[0], current, state))
+    return embedded
+
+
+def _spans(state: dict, prompt: str) -> list[marks.Span]:
+    """Which picture stands where, from the prompt and from what is known about it.
+
+    Raises:
+        PictureError: that is not certain.
+    """
+    note = state.get(NOTE) or {}
+    if not note.get("is_chat", True):
+        return _spans_of_text(state, prompt)
+    if note.get("prompt") == prompt or (note.get("sources") and marks.has_mark(prompt)):
+        return marks.find(prompt, {key: Picture(*source, key) for key, source in note["sources"].items()})
+    history = state.get("history") or {}
+    if messages := history.get("messages"):
+        return marks.align(prompt, conversation.message_turns(messages, _picture_at), True)
+    turns = conversation.row_turns(history)
+    attached = [conversation.of_attachment(item) for item in state.get("image_attachments") or []]
+    pending = attached[sum(len(turn.pictures) for turn in turns) :]
+    if pending:
+        turns.append(conversation.Turn(tuple(pending)))
+    return marks.align(prompt, turns, bool(pending)) if STOCK in prompt or pending else []
+
+
+def _spans_of_text(state: dict, prompt: str) -> list[marks.Span]:
+    """Of a prompt that is no chat: pictures of a completion by their order; in the notebook our own marks only."""
+    if messages := state.get("messages"):
+        items = [
+            conversation.message_items(message.get("content"), number, _picture_at)
+            for number, message in enumerate(messages, 1)
+            if isinstance(message, dict)
+        ]
+        pictures = [item for message in items for item in message if isinstance(item, Picture)]
+        count = prompt.count(STOCK)
+        if len(pictures) > count:
+            raise PictureError(say("no_marker", count=len(pictures), markers=count))
+        spans, at = [], 0
+        for picture in pictures:
+            at = prompt.index(STOCK, at)
+            spans.append((at, at + len(STOCK), picture))
+            at += len(STOCK)
+        return spans
+    if "history" not in state or not marks.has_mark(prompt):
+        return []
+    here = {picture.key: picture for turn in conversation.row_turns(state["history"]) for picture in turn.pictures}
+    if any(key not in here for key in marks.keys(prompt)):
+        raise PictureError(say("unknown_mark"))
+    return marks.find(prompt, here)
+
+
+def logits_processor_modifier(processor_list: Any, input_ids: Any) -> Any:
+    """End the reply where the context ends: the web UI computed its room before the pictures were in the prompt."""
+    processor = _limits.processor(input_ids)
+    if processor is not None:
+        processor_list.append(processor)
+    return processor_list
+
+
+class _Limits:
+    """Hands the length of a context from `tokenizer_modifier` to `logits_processor_modifier`, which follows it at once, on the
+    same thread and inside the web UI's generation lock."""
+
+    def __init__(self):
+        self._ids, self._max_length = lambda: None, 0
+
+    def set(self, ids: Any, state: dict, ids_before: Any) -> None:
+        room = state["truncation_length"] - ids_before.shape[-1]
+        num_new = room if state.get("auto_max_new_tokens") else state["max_new_tokens"]
+        is_too_long = ids.shape[-1] + num_new > state["truncation_length"]
+        self._ids = weakref.ref(ids) if is_too_long else lambda: None
+        self._max_length = state["truncation_length"]
+
+    def processor(self, ids: Any):
+        if self._ids() is not ids or webui.tokenizer().eos_token_id is None:
+            return None
+        from .limit import EndOfContext
+
+        return EndOfContext(self._max_length, webui.tokenizer().eos_token_id)
+
+
+_limits = _Limits()
+
+
+def _picture_at(address: object, name: str) -> Picture:
+    return from_url(address, name, webui.fetch)
+
+
+def _refuse_if_blind() -> None:
+    if loader := webui.takes_no_embeddings():
+        raise PictureError(say("blind", reason=say("loader", loader=loader)))
+    if name := webui.who_replies():
+        raise PictureError(say("blind", reason=say("other_replies", name=name)))
+
+
+def _refuse_too_many(count: int) -> None:
+    limit = int(settings.number("max_images"))
+    if count > limit:
+        raise PictureError(say("too_many", count=count, limit=limit))
+
+
+def ui() -> None:
+    """Never raises."""
+    try:
+        panel.build()
+    except Exception as error:
+        webui.logger.exception("The panel could not be built; the plugin works without it.")
+        panel.notice(str(error))
+
+
+def custom_css() -> str:
+    return panel.CSS
+
+
+def custom_js() -> str:
+    return panel.JS

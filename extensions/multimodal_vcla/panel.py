@@ -1,0 +1,291 @@
+"""The panel below the chat, and errors that the user sees: the one file with gradio.
+
+It works with the web UI's gradio (a 4.37 of its own). Everything it shows comes from the chat history of the browser session it
+is shown in, so several users do not see each other's pictures.
+"""
+
+import base64
+import contextlib
+import html
+import io
+from collections import OrderedDict
+from typing import Any
+
+from . import settings, webui
+from .texts import say
+
+notices: list[str] = []
+"""What the user should know about this installation."""
+
+CSS = """
+#multimodal_vcla .vcla-pictures {display: flex; flex-wrap: wrap; gap: 8px; margin-top: 6px}
+#multimodal_vcla figure {margin: 0; width: 96px; font-size: 11px; line-height: 1.3; text-align: center}
+#multimodal_vcla figure img {width: 96px; height: 72px; object-fit: contain; background: #8882; border-radius: 4px}
+#multimodal_vcla figure.vcla-out img {opacity: .35}
+#multimodal_vcla .vcla-error {color: #d33}
+"""
+
+# The chat is drawn by the web UI's own script, and no event of gradio tells when: so the panel follows what is drawn.
+JS = """
+{
+    let seen = "", timer = null;
+    const look = () => {
+        timer = null;
+        const rows = document.querySelectorAll("#chat [data-index]").length;
+        const pictures = [...document.querySelectorAll("#chat .image-attachment img")].map((image) => image.src.length);
+        const chat = document.querySelector("#past-chats input:checked")?.value;
+        const now = [document.querySelector("._generating") !== null, rows, chat, ...pictures].join();
+        if (now !== seen) {
+            seen = now;
+            document.getElementById("multimodal_vcla_refresh")?.click();
+        }
+    };
+    new MutationObserver(() => { timer ??= setTimeout(look, 400); }).observe(document.body,
+        {subtree: true, childList: true, attributes: true, attributeFilter: ["class"]});
+}
+"""
+
+
+def visible_error(message: str, code: int = 400) -> Exception:
+    """An error that the browser shows as a toast and the API answers with.
+
+    Args:
+        message: for the user.
+        code: the API's HTTP status.
+    """
+    bases: list[type[Exception]] = []
+    with contextlib.suppress(Exception):
+        import gradio
+
+        bases.append(gradio.Error)
+    if (api_error := webui.api_error()) is not None:
+        bases.append(api_error)
+
+    def __init__(self, message: str):
+        Exception.__init__(self, message)
+        self.message, self.code, self.param, self.internal_message = message, code, "messages", ""
+        self.duration, self.visible = 20, True
+
+    names = {"__init__": __init__, "__str__": lambda self: self.message}
+    return type("PictureRefused", tuple(bases) or (RuntimeError,), names)(message)
+
+
+@contextlib.contextmanager
+def shown_to_the_user():
+    """Turns whatever goes wrong with pictures inside into an error that the user sees."""
+    from .pictures import PictureError
+
+    try:
+        yield
+    except PictureError as error:
+        raise visible_error(str(error)) from error
+    except Exception as error:
+        if hasattr(error, "internal_message"):  # made by visible_error already, or the web UI's own
+            raise
+        webui.logger.exception("A prompt with pictures could not be made.")
+        raise visible_error(say("failed", reason=f"{type(error).__name__}: {error}"), 500) from error
+
+
+_last_prompts: "OrderedDict[Any, frozenset[str]]" = OrderedDict()
+
+
+def remember(chat: Any, keys: list[str]) -> None:
+    """Which pictures the last prompt of a chat held, for telling which were dropped to fit the context."""
+    if chat is None:  # the API
+        return
+    _last_prompts[chat] = frozenset(keys)
+    _last_prompts.move_to_end(chat)
+    while len(_last_prompts) > 256:
+        _last_prompts.popitem(last=False)
+
+
+def notice(text: str) -> None:
+    """A panel that holds one sentence."""
+    import gradio as gr
+
+    gr.HTML(f'<div class="vcla-error">{html.escape(text)}</div>', elem_id="multimodal_vcla")
+
+
+def build() -> None:
+    """Make the panel. Called inside the interface's layout, when every component of the web UI exists."""
+    import gradio as gr
+
+    components = webui.shared().gradio
+    history, textbox = components["history"], components["textbox"]
+    chat = [components[name] for name in ("unique_id", "character_menu", "mode")]
+    with gr.Accordion(say("title"), open=True, elem_id="multimodal_vcla"):
+        display = gr.HTML(show({"internal": []}))
+        with gr.Row():
+            which = gr.CheckboxGroup(
+                label=say("which"), choices=[], visible=False, interactive=True, elem_id="multimodal_vcla_which"
+            )
+            policies = [(say("all"), "all"), (say("last_n"), "last N"), (say("last_only"), "last only")]
+            is_fixed = webui.is_multi_user()  # one setting for everybody: not one for anybody to change
+            policy = gr.Radio(
+                policies, value=_policy(), label=say("policy"), interactive=not is_fixed, elem_id="multimodal_vcla_policy"
+            )
+            count = gr.Number(
+                value=settings.get("last_images"), label=say("n"), minimum=1, precision=0, interactive=not is_fixed,
+                visible=_policy() == "last N", elem_id="multimodal_vcla_count",
+            )  # fmt: skip
+        with gr.Accordion(say("webcam"), open=False, elem_id="multimodal_vcla_webcam"):
+            camera = gr.Image(
+                sources=["webcam"],
+                mirror_webcam=False,
+                type="pil",
+                show_label=False,
+                height=320,
+                elem_id="multimodal_vcla_camera",
+            )
+            take = gr.Button(say("take"), elem_id="multimodal_vcla_take")
+        with gr.Row():
+            look_again = gr.Button(say("look_again"), elem_id="multimodal_vcla_again", elem_classes=["small-button"])
+        refresh = gr.Button(say("refresh"), visible=False, elem_id="multimodal_vcla_refresh")
+
+    outputs = [display, which]
+    refresh.click(_refresh, [history, *chat], outputs, show_progress="hidden")
+    which.input(_leave_out, [which, history, *chat], [history, display], show_progress="hidden")
+    policy.input(_set_policy, [policy, count, history, *chat], [count, *outputs], show_progress="hidden")
+    count.input(_set_policy, [policy, count, history, *chat], [count, *outputs], show_progress="hidden")
+    look_again.click(_look_again, [history, *chat], outputs, show_progress="hidden")
+    take.click(_to_message, [camera, textbox], [camera, textbox], show_progress="hidden")
+
+
+def show(history: dict, chat: Any = None) -> str:
+    """The status line and the pictures of a chat, as HTML."""
+    parts = [f"<div>{html.escape(_status(history, chat))}</div>"]
+    parts += [f'<div class="vcla-error">{html.escape(text)}</div>' for text in (*notices, *_neighbours())]
+    figures = []
+    for number, (picture, is_kept) in enumerate(_pictures(history), 1):
+        was_dropped = is_kept and chat in _last_prompts and picture.key not in _last_prompts[chat]
+        state = say("left_out") if not is_kept else say("fits_not") if was_dropped else _cost()
+        style = ' class="vcla-out"' if was_dropped or not is_kept else ""
+        figures.append(
+            f'<figure{style}><img src="{_thumbnail(picture)}" alt="">'
+            f"<figcaption>{number}. {html.escape(picture.name[:24])}<br>{html.escape(state)}</figcaption></figure>"
+        )
+    return "".join(parts) + f'<div class="vcla-pictures">{"".join(figures)}</div>'
+
+
+def _status(history: dict, chat: Any) -> str:
+    from . import eyes
+
+    if not webui.is_ours_to_serve():
+        loader = type(webui.model()).__name__
+        return say("no_model") if webui.model() is None else say("native", loader=loader)
+    state, found, reason = eyes.status()
+    if state == "ready":
+        held = [picture for picture, is_kept in _pictures(history) if is_kept]
+        held = [picture for picture in held if picture.key in _last_prompts.get(chat, {picture.key})]
+        tokens = found.pipeline.num_image_embeds
+        return say(
+            "seeing", name=found.pipeline.name, device=found.device, tokens=tokens, count=len(held),
+            used=tokens * len(held), context=webui.shared().settings.get("truncation_length"),
+        )  # fmt: skip
+    return reason or say(state if state != "none" else "no_model", name=webui.model_name())
+
+
+def _cost() -> str:
+    from . import eyes
+
+    found = eyes.status()[1]
+    return say("tokens", count=found.pipeline.num_image_embeds) if found else ""
+
+
+def _neighbours() -> list[str]:
+    """Other extensions that stand before us at a hook of ours."""
+    effects = {"custom_generate_chat_prompt": "effect_prompt", "custom_tokenized_length": "effect_length"}
+    owners = {hook: webui.who_has(hook) for hook in effects}
+    return [say("other_owns", name=owners[hook], hook=hook, effect=say(effects[hook])) for hook in effects if owners[hook]]
+
+
+def _pictures(history: dict) -> list[tuple[Any, bool]]:
+    """The pictures of a chat, and whether they go into the prompt."""
+    from . import conversation
+
+    turns = conversation.row_turns(history or {})
+    kept = conversation.choose(turns, settings.pictures_kept())
+    return [(picture, id(picture) in kept) for turn in turns for picture in turn.pictures]
+
+
+_thumbnails: "OrderedDict[str, str]" = OrderedDict()
+
+
+def _thumbnail(picture: Any) -> str:
+    if picture.key not in _thumbnails:
+        try:
+            image = picture.image.convert("RGB")
+            image.thumbnail((192, 144))
+            file = io.BytesIO()
+            image.save(file, "JPEG", quality=80)
+            _thumbnails[picture.key] = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+        except Exception:  # what is wrong with it is said when it is sent
+            _thumbnails[picture.key] = ""
+        while len(_thumbnails) > 256:
+            _thumbnails.popitem(last=False)
+    return _thumbnails[picture.key]
+
+
+def _policy() -> str:
+    if settings.get("add_all_images_to_prompt"):
+        return "all"
+    return "last only" if settings.get("last_images") == 1 else "last N"
+
+
+def _refresh(history, unique_id, character, mode):
+    import gradio as gr
+
+    from .conversation import LEFT_OUT, attachments
+
+    flags = [
+        bool(item.get(LEFT_OUT))
+        for row in range(len((history or {}).get("internal") or []))
+        for item in attachments(history, row)
+    ]
+    numbers = [str(number) for number in range(1, len(flags) + 1)]
+    chosen = [number for number, is_out in zip(numbers, flags, strict=True) if not is_out]
+    return show(history, unique_id), gr.update(choices=numbers, value=chosen, visible=bool(numbers))
+
+
+def _leave_out(chosen, history, unique_id, character, mode):
+    """Write what was chosen into the chat history, where the pictures are."""
+    from .conversation import LEFT_OUT, attachments
+
+    items = [item for row in range(len(history["internal"])) for item in attachments(history, row)]
+    for number, item in enumerate(items, 1):
+        if str(number) in chosen:
+            item.pop(LEFT_OUT, None)
+        else:
+            item[LEFT_OUT] = True
+    _last_prompts.pop(unique_id, None)
+    webui.save_history(history, {"unique_id": unique_id, "character_menu": character, "mode": mode})
+    return history, show(history, unique_id)
+
+
+def _set_policy(policy, count, history, unique_id, character, mode):
+    import gradio as gr
+
+    settings.params["add_all_images_to_prompt"] = policy == "all"
+    settings.params["last_images"] = 1 if policy == "last only" else max(int(count or 1), 2 if policy == "last N" else 1)
+    _last_prompts.pop(unique_id, None)
+    number = gr.update(value=settings.params["last_images"], visible=policy == "last N")
+    return number, *_refresh(history, unique_id, character, mode)
+
+
+def _look_again(history, unique_id, character, mode):
+    from . import eyes
+
+    eyes.look_again()
+    return _refresh(history, unique_id, character, mode)
+
+
+def _to_message(image, message):
+    """A capture becomes a file of the message box, as if it had been attached there; the camera's picture is cleared."""
+    import gradio as gr
+
+    if image is None:
+        gr.Warning(say("no_capture"))
+        return gr.update(), gr.update()
+    message = message or {"text": "", "files": []}
+    path = webui.picture_file(image)
+    return None, {"text": message.get("text") or "", "files": [*(message.get("files") or []), path]}

@@ -1,0 +1,212 @@
+"""Changes to the web UI's functions, for what no hook reaches. Nothing on the disk is touched.
+
+Each stands for one sentence that a user would otherwise have to be told. A function is only wrapped while its parameters are
+the ones written here; where they are not, the plugin goes on without, and says what is lost.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipelines.images import ImageError, load_image, to_data_uri
+
+from . import conversation, marks, panel, webui
+from .conversation import attachments
+from .texts import say
+
+_ORIGINAL = "_multimodal_vcla_original"
+_KEPT = "_multimodal_vcla_kept"
+_SUFFIXES = {".tif", ".tiff", ".avif", ".heic", ".heif", ".jfif", ".ppm", ".pgm", ".pbm"}
+"""Pictures that the file picker offers and the web UI then takes for text."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A function of the web UI and what is put around it.
+
+    Attributes:
+        parameters: what the function must take.
+        around: (the original, its module) to the function that stands in its place.
+        effect: what happens without it.
+    """
+
+    parameters: tuple[str, ...]
+    around: Callable[[Callable, ModuleType], Callable]
+    effect: str
+
+
+def install(module: ModuleType, patches: Mapping[str, Patch]) -> list[str]:
+    """Wrap functions of a module, each once however often this runs. Gives back what could not be done, in words."""
+    problems = []
+    for name, patch in patches.items():
+        found = getattr(module, name, None)
+        if hasattr(found, _ORIGINAL):
+            continue
+        if found is None or tuple(inspect.signature(found).parameters) != patch.parameters:
+            problems.append(say("patch", name=f"{module.__name__}.{name}", effect=patch.effect))
+            continue
+        wrapped = functools.wraps(found)(_while_ours(found, patch.around(found, module)))
+        setattr(wrapped, _ORIGINAL, found)
+        setattr(module, name, wrapped)
+    return problems
+
+
+def _while_ours(original: Callable, ours: Callable) -> Callable:
+    """Ours while the loaded model is ours to serve; with a loader that has its own vision the web UI's, unchanged."""
+
+    def choose() -> Callable:
+        return ours if webui.is_ours_to_serve() else original
+
+    if inspect.isgeneratorfunction(original):  # gradio streams what is a generator function itself
+
+        def generate(*args, **kwargs):
+            yield from choose()(*args, **kwargs)
+
+        return generate
+    return lambda *args, **kwargs: choose()(*args, **kwargs)
+
+
+def _take_other_formats(original, chat):
+    """A picture in a format that the web UI takes for text becomes a PNG attachment, with the name it had."""
+
+    def add_message_attachment(history, row_idx, file_path, is_user=True):
+        path = Path(file_path)
+        if path.suffix.lower() not in _SUFFIXES:
+            return original(history, row_idx, file_path, is_user)
+        try:
+            data = to_data_uri(load_image(path))
+        except ImageError as error:
+            raise panel.visible_error(say("bad_picture", name=path.name, reason=error)) from error
+        entry = history.setdefault("metadata", {}).setdefault(f"{'user' if is_user else 'assistant'}_{row_idx}", {})
+        entry.setdefault("timestamp", chat.get_current_timestamp())
+        known = entry.setdefault("attachments", [])
+        number = sum(item.get("type") == "image" for item in known) + 1
+        known.append({"name": path.name, "type": "image", "image_data": data, "image_id": number})
+        return known[-1]
+
+    return add_message_attachment
+
+
+def _keep_pictures_of_dummy_messages(original, chat):
+    """ "Send dummy message" and "Start reply with" keep the pictures of the message."""
+
+    def send_dummy_message(text, state):
+        history = original(text, state)
+        row = len(history["internal"]) - 1
+        for path in text.get("files", []) if isinstance(text, dict) else []:
+            chat.add_message_attachment(history, row, path, is_user=True)
+        if kept := state.pop(_KEPT, None):
+            history["metadata"].setdefault(f"user_{row}", {}).setdefault("attachments", []).extend(kept)
+        return history
+
+    return send_dummy_message
+
+
+def _keep_pictures_on_regenerate(original, chat):
+    """With "Start reply with" set, "Regenerate" takes the last message out and puts its text back; here its pictures too."""
+
+    def generate_chat_reply_wrapper(text, state, regenerate=False, _continue=False):
+        state.pop(_KEPT, None)
+        if regenerate and state.get("start_with") and not _continue:
+            kept = attachments(state["history"], len(state["history"]["internal"]) - 1)
+            state = {**state, _KEPT: kept} if kept else state
+        yield from original(text, state, regenerate, _continue)
+
+    return generate_chat_reply_wrapper
+
+
+def _draw_messages_without_text(original, chat):
+    """A message that is nothing but a picture is drawn in the chat."""
+
+    def chat_html_wrapper(history, *args, **kwargs):
+        rows = [row for row, entry in enumerate(history["visible"]) if not entry[0] and attachments(history, row)]
+        if rows:
+            visible = [list(entry) for entry in history["visible"]]
+            for row in rows:
+                visible[row][0] = "&nbsp;"
+            history = {**history, "visible": visible}
+        return original(history, *args, **kwargs)
+
+    return chat_html_wrapper
+
+
+def _send_marks_to_the_notebook(original, chat):
+    """ "Send to Notebook" writes our marks, so that the text goes on seeing the pictures of the chat it came from."""
+
+    def handle_send_chat_click(state):
+        history = state["history"]
+        found = conversation.slots(history, "", True, None)
+        kept = conversation.choose([slot.turn for slot in found], None)
+        marked, _ = conversation.marked(history, found, kept, marks.mark, marks.without_typed_marks)
+        return original({**state, "history": marked})
+
+    return handle_send_chat_click
+
+
+def _keep_addresses(original, anthropic):
+    """Pictures that an Anthropic request gives by address are kept; the web UI passes on those in base64 only."""
+
+    def convert_request(body):
+        addresses: dict[str, str] = {}
+
+        def stand_in(block: Any) -> Any:
+            if isinstance(block, dict) and block.get("type") == "tool_result" and _holds_picture(block.get("content")):
+                raise ValueError("Pictures in tool results are not taken. Send them in a message of the user.")
+            source = block.get("source") if isinstance(block, dict) and block.get("type") == "image" else None
+            if not isinstance(source, dict) or source.get("type") != "url":
+                return block
+            data = f"{len(addresses)}"
+            addresses[f"data:multimodal-vcla/address;base64,{data}"] = source.get("url")
+            return {**block, "source": {"type": "base64", "media_type": "multimodal-vcla/address", "data": data}}
+
+        messages = [
+            {**message, "content": [stand_in(block) for block in message["content"]]}
+            if isinstance(message, dict) and isinstance(message.get("content"), list)
+            else message
+            for message in body.get("messages", [])
+        ]
+        converted = original({**body, "messages": messages})
+        for message in converted["messages"]:
+            for item in message["content"] if isinstance(message.get("content"), list) else []:
+                if item.get("type") == "image_url" and item["image_url"]["url"] in addresses:
+                    item["image_url"]["url"] = addresses[item["image_url"]["url"]]
+        return converted
+
+    return convert_request
+
+
+def _holds_picture(content: Any) -> bool:
+    return isinstance(content, list) and any(isinstance(item, dict) and item.get("type") == "image" for item in content)
+
+
+CHAT = {
+    "add_message_attachment": Patch(
+        ("history", "row_idx", "file_path", "is_user"), _take_other_formats, "TIFF, AVIF and HEIC files are not taken."
+    ),
+    "send_dummy_message": Patch(
+        ("text", "state"), _keep_pictures_of_dummy_messages, 'dummy messages and "Start reply with" lose their pictures.'
+    ),
+    "generate_chat_reply_wrapper": Patch(
+        ("text", "state", "regenerate", "_continue"),
+        _keep_pictures_on_regenerate,
+        'regenerating with "Start reply with" loses the pictures.',
+    ),
+    "chat_html_wrapper": Patch(
+        ("history", "name1", "name2", "mode", "style", "character", "reset_cache", "last_message_only"),
+        _draw_messages_without_text,
+        "messages that are only a picture are not drawn.",
+    ),
+    "handle_send_chat_click": Patch(
+        ("state",), _send_marks_to_the_notebook, "the notebook does not see the pictures of a chat sent to it."
+    ),
+}
+"""Functions of `modules.chat`, by name."""
+
+ANTHROPIC = {
+    "convert_request": Patch(("body",), _keep_addresses, "pictures given by address in Anthropic requests are dropped."),
+}
+"""Functions of `modules.api.anthropic`, by name."""

@@ -1,0 +1,151 @@
+"""The doctor: what a folder is, what is missing, will it fit, what next; nothing is loaded."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import GOLDEN
+
+from pipelines import doctor
+
+ROOT = Path(__file__).resolve().parent.parent
+MERGED, RELEASE = GOLDEN / "merged/visualcla-tiny-merged", GOLDEN / "release/visualcla-tiny"
+
+
+@pytest.fixture
+def enough_memory(monkeypatch):
+    monkeypatch.setattr("pipelines.memory.available_bytes", lambda device: 8 * 2**30)
+
+
+def webui_folder(folder: Path) -> Path:
+    """Language model at the root, eyes in vision/: made of golden files, for looking at only."""
+    shutil.copytree(GOLDEN / "base/text_model", folder)
+    shutil.copytree(MERGED / "vision_encoder", folder / "vision")
+    shutil.copy(MERGED / "config.json", folder / "vision")
+    shutil.copy(MERGED / "preprocessor_config.json", folder / "vision")
+    shutil.copy(MERGED / "tokenizer.model", folder)
+    return folder
+
+
+def test_original_layout(enough_memory):
+    report = doctor.examine(MERGED, "cpu")
+    assert (report.family, report.layout, report.missing) == ("visualcla", "original", [])
+    assert [(part.what, part.place, part.dtype) for part in report.parts] == [
+        ("eyes", "", "float16"),
+        ("language model", "text_encoder", "float16"),
+        ("eyes", "vision_encoder", "float16"),
+    ]
+    assert report.parts[1].num_bytes == (MERGED / "text_encoder/pytorch_model.bin").stat().st_size
+    assert report.free_gib == 8 and list(report.memory) == [32, 16, 8, 4]
+    needs = [report.memory[bits]["needed_gib"] for bits in (32, 16, 8, 4)]
+    assert needs == sorted(needs, reverse=True) and len(set(needs)) == 4
+    assert report.next == [
+        f"python -m demo page --model {MERGED}",
+        f"python -m training convert {MERGED} visualcla-tiny-merged-webui --layout webui",
+    ]
+
+
+def test_layout_of_the_web_ui(tmp_path, enough_memory):
+    folder = webui_folder(tmp_path / "my model")
+    report = doctor.examine(folder, "cpu")
+    assert (report.layout, report.missing) == ("webui", [])
+    assert [(part.what, part.place) for part in report.parts] == [("language model", ""), ("eyes", "vision")]
+    assert report.next == [f"python -m demo page --model '{folder}'", f"python install.py webui DIR --model '{folder}'"]
+
+
+def test_release_needs_its_bases():
+    report = doctor.examine(RELEASE, "cpu")
+    assert (report.layout, report.memory, [part.what for part in report.parts]) == ("release", {}, ["adapter"])
+    (command,) = report.next
+    assert command.startswith("python -m training merge --text_model ")
+    assert f"--vision_model VISION_MODEL --lora_model {RELEASE} --output_dir visualcla-tiny-merged" in command
+
+
+def test_language_model_without_eyes(tmp_path, enough_memory):
+    folder = shutil.copytree(GOLDEN / "base/text_model", tmp_path / "llm")
+    assert "a tokenizer: none of" in doctor.examine(folder).missing[0]
+    shutil.copy(MERGED / "tokenizer.model", folder)
+    report = doctor.examine(folder, "cpu")
+    assert (report.family, report.missing) == (None, [])
+    assert report.next == ["python -m training train --help  # gives it eyes"]
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ("vision/preprocessor_config.json", "'preprocessor_config.json' in "),
+        ("vision/pytorch_model.bin", "has a config.json but no weights"),
+        ("pytorch_model.bin", "has a config.json but no weights"),
+        ("tokenizer.model", "a tokenizer: none of"),
+    ],
+)
+def test_missing_files_are_named(tmp_path, enough_memory, gone, words):
+    folder = webui_folder(tmp_path / "model")
+    (folder / gone).unlink()
+    report = doctor.examine(folder, "cpu")
+    (sentence,) = report.missing
+    assert words in sentence
+    assert report.next == [f"python -m pipelines.doctor {folder}  # when that is mended"]
+
+
+def test_broken_files_are_named(tmp_path, enough_memory):
+    folder = webui_folder(tmp_path / "model")
+    (folder / "vision/pytorch_model.bin").write_bytes(b"half")
+    (sentence,) = doctor.examine(folder, "cpu").missing
+    assert "vision/pytorch_model.bin" in sentence and "broken" in sentence
+    (folder / "vision/config.json").write_text("{")
+    assert any("is not a valid configuration" in sentence for sentence in doctor.examine(folder, "cpu").missing)
+
+
+def test_eyes_of_another_width_are_told(tmp_path, enough_memory):
+    folder = webui_folder(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 32}))
+    assert doctor.examine(folder, "cpu").missing == ["eyes for this language model: theirs has width 64, this one 32."]
+
+
+@pytest.mark.parametrize(("free_bits", "flag"), [(8, " --load_in_8bit"), (4, " --load_in_4bit"), (16, "")])
+def test_next_command_takes_what_fits(monkeypatch, enough_memory, free_bits, flag):
+    needed = doctor.examine(MERGED, "cpu").memory[free_bits]["needed_gib"]
+    monkeypatch.setattr("pipelines.memory.available_bytes", lambda device: round(needed * 2**30))
+    report = doctor.examine(MERGED, "cpu")
+    assert [bits for bits in report.memory if report.memory[bits]["fits"]] == [b for b in (32, 16, 8, 4) if b <= free_bits]
+    assert report.next[0] == f"python -m demo page --model {MERGED}{flag}"
+
+
+def test_nothing_fits(monkeypatch):
+    monkeypatch.setattr("pipelines.memory.available_bytes", lambda device: 1000)
+    assert doctor.examine(MERGED, "cpu").next == ["free memory or take a smaller model: nothing fits"]
+
+
+def test_output_for_people_and_programs(capsys, tmp_path, enough_memory):
+    assert doctor.main([str(MERGED), "--device", "cpu"]) == 0
+    output = capsys.readouterr().out
+    for words in ("layout original", "language model in text_encoder/", "8.0 GiB free on cpu", "installed: python 3", "32 bit"):
+        assert words in output
+    assert doctor.main([str(MERGED), str(tmp_path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["versions"]["torch"] and [model["family"] for model in found["models"]] == ["visualcla", None]
+    assert found["models"][1]["missing"] == [
+        "there are no weights and no configuration of a known family: this is no model folder."
+    ]
+
+
+def test_mistake_is_one_line(capsys):
+    assert doctor.main(["/no/such"]) == 2
+    assert capsys.readouterr().err == "'/no/such' is not a folder. Give the folder of a model.\n"
+
+
+def test_bare_python_says_what_names_and_sizes_tell(tmp_path):
+    """Without site-packages: no PyTorch, no transformers."""
+    code = "import sys; from pipelines.doctor import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-S", "-c", code, str(MERGED)]
+    assert "This Python has no PyTorch" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    run = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (model,) = json.loads(run.stdout)["models"]
+    assert (model["family"], model["layout"], model["memory"]) == ("visualcla", None, {})
+    assert model["parts"][0]["num_bytes"] > 0 and model["parts"][0]["num_weights"] is None

@@ -1,0 +1,97 @@
+"""YAML gives the defaults, flags go on top, everything unknown is refused with one line and exit status 2."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from training.__main__ import main
+from training.config import parse, resolved
+
+RECIPES = sorted(Path("demo/recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(**values) -> str:
+        path = tmp_path / "config.yaml"
+        values = {"model": "a-model", "source": "rows.jsonl", "use_cpu": True, **values}
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def refusal(capsys, argv: list[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        parse(argv)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_flag_goes_over_yaml_and_yaml_over_default(config):
+    recipe, arguments = parse(
+        ["--config", config(lora_r=4, max_steps=30, learning_rate="2e-3"), "--max_steps", "50", "--train_parts", "text_model"]
+    )
+    assert (recipe.lora_r, recipe.lora_alpha) == (4, 16)
+    assert (arguments.max_steps, arguments.learning_rate) == (50, 2e-3)
+    assert recipe.train_parts == ["text_model"]
+
+
+def test_resolved_configuration_gives_the_same_run_again(config, tmp_path):
+    recipe, arguments = parse(["--config", config(max_steps=7, seed=5), "--output_dir", str(tmp_path / "out")])
+    again = tmp_path / "again.yaml"
+    again.write_text(resolved(recipe, arguments), encoding="utf-8")
+    same_recipe, same_arguments = parse(["--config", str(again)])
+    assert same_recipe == recipe
+    assert resolved(same_recipe, same_arguments) == resolved(recipe, arguments)
+    assert (same_arguments.max_steps, same_arguments.seed) == (7, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "flags", "named"),
+    [
+        ({"learning_rat": 1e-3}, [], "learning_rat"),
+        ({}, ["--learning_rat", "1e-3"], "learning_rat"),
+        ({}, ["--max_step", "3"], "--max_step"),  # no abbreviations
+        ({}, ["--max_steps", "many"], "many"),
+        ({"objective": "guess"}, [], "'conversation', 'attributes'"),
+        ({"result": "zip"}, [], "'model', 'adapter'"),
+        ({"result_dtype": "int8"}, [], "'float32'"),
+        ({"train_parts": ["eyes"]}, [], "visual_resampler"),
+    ],
+)
+def test_mistake_is_refused_by_name(config, capsys, values, flags, named):
+    assert named in refusal(capsys, ["--config", config(**values), *flags])
+
+
+def test_missing_model_is_refused(capsys):
+    assert "--model" in refusal(capsys, ["--source", "rows.jsonl"])
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [", None])
+def test_broken_configuration_file_is_refused(tmp_path, capsys, content):
+    path = tmp_path / "config.yaml"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    assert str(path) in refusal(capsys, ["--config", str(path)])
+
+
+def test_every_recipe_of_the_demo_is_accepted():
+    assert len(RECIPES) >= 4
+    for path in RECIPES:
+        recipe, arguments = parse(["--config", str(path)])
+        assert arguments.max_steps > 0
+        assert arguments.output_dir == f"outputs/demo/{path.stem}"
+        assert recipe.source.startswith("demo.")
+
+
+@pytest.mark.parametrize("argv", [[], ["fly"]])
+def test_unknown_verb_is_refused_with_the_verbs(capsys, argv):
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "train" in error
+    assert error.count("\n") == 1

@@ -1,0 +1,260 @@
+"""Starts a real text-generation-webui and uses it like a person in a browser and like a program through its API.
+
+`TEXTGEN_DIR` names the checkout, `TEXTGEN_PYTHON` its Python (without it: the one of the web UI's own installer, else ours).
+Every server runs in a copy of the checkout under a temporary folder; the checkout itself is only read.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+PLUGIN = Path(__file__).resolve().parent.parent.parent / "extensions" / "multimodal_vcla"
+PATIENCE_S = float(os.environ.get("TEXTGEN_PATIENCE", "300"))
+"""How long to wait for anything; a busy machine needs more."""
+
+
+def textgen_python(checkout: Path) -> str:
+    own = checkout / "installer_files" / "env" / "bin" / "python"
+    return os.environ.get("TEXTGEN_PYTHON") or (str(own) if own.exists() else sys.executable)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def install(plugin: Path, pipelines: Path, target: Path) -> None:
+    """Install by hand, as the plugin's README says."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(plugin, target, ignore=ignored)
+    shutil.copytree(pipelines, target / "pipelines", ignore=ignored)
+
+
+class Server:
+    """A web UI with the plugin in it.
+
+    Args:
+        folder: where its copy goes.
+        model: folder of the model to load; None starts without one.
+        settings: for user_data/settings.yaml.
+        flags: further words of the command line.
+        where: "user" for user_data/extensions, "system" for extensions.
+        has_page: False starts with --nowebui.
+    """
+
+    def __init__(self, folder: Path, model: Path | None, settings: dict, flags=(), where="user", has_page=True):
+        import yaml
+
+        checkout = Path(os.environ["TEXTGEN_DIR"]).resolve()
+        self.root = folder / "root"
+        top = {".git", "user_data", "installer_files"}
+        ignore = lambda at, names: (top if Path(at) == checkout else {"__pycache__"}) & set(names)  # noqa: E731
+        shutil.copytree(checkout, self.root, ignore=ignore, symlinks=True)
+        left_out = {"cache", "logs", "models", "settings.yaml", "extensions"}
+        ignore = lambda at, names: left_out & set(names) if Path(at).name == "user_data" else set()  # noqa: E731
+        shutil.copytree(checkout / "user_data", self.root / "user_data", ignore=ignore, symlinks=True)
+        self.user_data = self.root / "user_data"
+        (self.user_data / "models").mkdir()
+        if model is not None:
+            shutil.copytree(model, self.user_data / "models" / model.name)
+        place = self.user_data if where == "user" else self.root
+        install(PLUGIN, PLUGIN.parent.parent / "pipelines", place / "extensions" / "multimodal_vcla")
+        (self.user_data / "settings.yaml").write_text(yaml.safe_dump(settings))
+        self.port, self.api_port, self.log_file = free_port(), free_port(), folder / "server.log"
+        self.url, self.api = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.api_port}"
+        command = [textgen_python(checkout), "server.py", "--listen-port", str(self.port), "--loader", "Transformers", "--cpu"]
+        command += ["--api", "--api-port", str(self.api_port), "--extensions", "multimodal_vcla", *flags]
+        command += ["--model", model.name] if model is not None else []
+        command += [] if has_page else ["--nowebui"]
+        self.has_page = has_page
+        offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+        environment = {
+            **os.environ,
+            **offline,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        self._wait()
+
+    def _wait(self) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while not (self._answers(self.api + "/v1/models") and (not self.has_page or "Running on local URL" in self.log)):
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.stop()
+                raise RuntimeError(f"The web UI did not start.\n{self.log[-4000:]}")
+            time.sleep(0.3)
+
+    @staticmethod
+    def _answers(url: str) -> bool:
+        try:
+            urllib.request.urlopen(url, timeout=30).close()
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def request(self, path: str, body: dict | None = None) -> tuple[int, object]:
+        """(status, parsed answer, or its text where it is no JSON)."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.api + path, data, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+                status, text = answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            status, text = error.code, error.read().decode()
+        try:
+            return status, json.loads(text)
+        except ValueError:
+            return status, text
+
+
+@contextlib.contextmanager
+def browser(camera: Path | None = None):
+    """A fresh Chromium; `camera` is an MJPEG file that its camera shows."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    arguments = ["--no-sandbox", "--disable-gpu"]
+    if camera is not None:
+        arguments += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        arguments.append(f"--use-file-for-fake-video-capture={camera}")
+    with sync_playwright() as playwright:
+        chrome = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        try:
+            yield chrome
+        finally:
+            chrome.close()
+
+
+_WATCH = """() => {
+    window.__ends = 0; window.__toasts = [];
+    const remove = DOMTokenList.prototype.remove;
+    DOMTokenList.prototype.remove = function(...names) { if (names.includes('_generating')) __ends++; return remove.apply(this, names); };
+    new MutationObserver((changes) => { for (const change of changes) for (const node of change.addedNodes)
+        for (const toast of node.querySelectorAll?.('.toast-text') ?? []) __toasts.push(toast.innerText);
+    }).observe(document.body, {childList: true, subtree: true});
+}"""
+_MESSAGES = """() => [...document.querySelectorAll('#chat [data-index]')].map((message) => ({
+    row: +message.dataset.index,
+    role: message.matches('.user-message') || message.querySelector('.circle-you') ? 'user' : 'assistant',
+    raw: message.dataset.raw, pictures: message.querySelectorAll('.image-attachment img').length}))"""
+
+
+class Page:
+    """The chat page in one browser window."""
+
+    def __init__(self, chrome, url: str):
+        context = chrome.new_context(viewport={"width": 1500, "height": 1100}, permissions=["camera"])
+        self.page = context.new_page()
+        self.page.set_default_timeout(PATIENCE_S * 1000)
+        self.page.on("dialog", lambda dialog: dialog.accept())
+        self.url = url
+        self.load()
+
+    def load(self) -> None:
+        self.page.goto(self.url)
+        self.page.wait_for_selector("#hover-menu #Regenerate", state="attached")
+        self.page.wait_for_selector("#past-chats input", state="attached")
+        self.settle(1500)
+        self.page.evaluate(_WATCH)
+
+    def settle(self, ms: int = 500) -> None:
+        self.page.wait_for_timeout(ms)
+
+    def attach(self, *paths: Path) -> None:
+        before = self.page.locator("#chat-input .thumbnail-item").count()
+        with self.page.expect_file_chooser() as chooser:
+            self.page.click("#chat-input .upload-button")
+        chooser.value.set_files([str(path) for path in paths])
+        self.page.wait_for_function(
+            "count => document.querySelectorAll('#chat-input .thumbnail-item').length >= count", arg=before + len(paths)
+        )
+        self.settle()
+
+    @contextlib.contextmanager
+    def reply(self):
+        """Around whatever makes a reply: waits until it is there."""
+        ends = self.page.evaluate("__ends")
+        yield
+        self.page.wait_for_function("ends => __ends > ends", arg=ends)
+        self.settle()
+        if not self.page.locator("#chat [data-index]").count():
+            self.load()  # on a slow machine the page may lose the first drawing of a chat
+
+    def send(self, text: str, *pictures: Path) -> str:
+        if pictures:
+            self.attach(*pictures)
+        self.page.fill("#chat-input textarea", text)
+        with self.reply():
+            self.page.click("#Generate")
+        return self.last_reply()
+
+    def messages(self) -> list[dict]:
+        return self.page.evaluate(_MESSAGES)
+
+    def last_reply(self) -> str:
+        replies = [message["raw"] for message in self.messages() if message["role"] == "assistant"]
+        return replies[-1] if replies else ""
+
+    def footer(self, name: str, role: str = "assistant", row: int | None = None) -> None:
+        kind = {"user": ".user-message", "assistant": ".assistant-message"}[role]
+        at = "" if row is None else f'[data-index="{row}"]'
+        self.page.locator(f"#chat {kind}{at} .footer-{name}-button").last.dispatch_event("click")
+
+    def menu(self, label: str) -> None:
+        self.page.locator("#hover-menu button", has_text=label).first.dispatch_event("click")
+        self.settle()
+
+    def edit(self, row: int, text: str) -> None:
+        self.footer("edit", "user", row)
+        self.page.fill("#chat .editing-textarea", text)
+        self.page.click("#chat .edit-control-button:not(.edit-cancel-button)")
+        self.page.wait_for_function("() => !document.querySelector('.editing-textarea')")
+        self.settle(1000)
+
+    def tab(self, name: str) -> None:
+        self.page.locator("button[role=tab]", has_text=re.compile(f"^{name}$")).first.click()
+        self.settle(800)
+
+    def toasts(self) -> list[str]:
+        return self.page.evaluate("__toasts")
+
+    def panel(self) -> str:
+        self.settle(1500)
+        return self.page.inner_text("#multimodal_vcla")

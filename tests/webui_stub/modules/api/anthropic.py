@@ -1,0 +1,14 @@
+def convert_request(body):
+    """Pictures in base64 are passed on, those given by address are dropped."""
+    messages = []
+    for message in body["messages"]:
+        items = []
+        for block in message["content"]:
+            if block["type"] == "text":
+                items.append(block)
+            elif block["type"] == "image" and block["source"]["type"] == "base64":
+                source = block["source"]
+                url = f"data:{source['media_type']};base64,{source['data']}"
+                items.append({"type": "image_url", "image_url": {"url": url}})
+        messages.append({"role": message["role"], "content": items})
+    return {**body, "messages": messages}

@@ -1,0 +1,1 @@
+"""How weights are made. `python -m training <verb> --help`."""

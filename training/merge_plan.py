@@ -1,0 +1,249 @@
+"""What a merged model consists of, worked out from headers before a single weight is read.
+
+Each adapter is laid over the parts in its turn. Every tensor of it must find its place, every size must fit, and the base must
+be the recorded one: an adapter that is half merged answers, and answers wrongly.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.visualcla import load_tokenizer
+
+from .adapter_tensors import Adapter, read_adapter
+from .base_checks import (
+    TEXT_CONFIG_FIELDS,
+    VISION_CONFIG_FIELDS,
+    check_base_name,
+    check_recorded,
+    check_tokenizer_goes_on,
+)
+from .lora_arithmetic import LowRank
+from .model_parts import Part, has_whole_eyes, read_config, read_eyes, read_language_model
+from .model_structure import eyes_fields, eyes_shapes, language_model_structure, without_paths
+from .products import MergePlan, Product
+from .stored_tensors import StoredTensor
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+
+
+def plan_merge(text_model: Path, vision_model: Path | None, adapters: list[Path], dtype: torch.dtype | None) -> MergePlan:
+    """Plan a merge.
+
+    Args:
+        text_model: a language model, or a whole VisualCLA model.
+        vision_model: a vision encoder or eyes; None takes those of `text_model`, or makes a language model without eyes.
+        adapters: applied in order.
+        dtype: of the result; None takes the language model's, and without adapters leaves every tensor as it is.
+
+    Raises:
+        FileNotFoundError, ValueError: something is missing or does not fit; names it.
+    """
+    text = read_language_model(text_model)
+    if vision_model is None and (has_whole_eyes(text_model) or has_whole_eyes(text_model / "vision")):
+        vision_model = text_model
+    eyes = None if vision_model is None else read_eyes(vision_model)
+    work = _Merge(text, eyes)
+    for folder in adapters:
+        work.apply(read_adapter(folder))
+    return work.finish(dtype)
+
+
+class _Merge:
+    """The state between two adapters."""
+
+    def __init__(self, text: Part, eyes: Part | None):
+        self.text, self.eyes = text, eyes
+        self.text_config = without_paths(text.config)
+        self.eyes_config = None if eyes is None else eyes_fields(eyes.config)
+        self.tensors: dict[str, StoredTensor] = {**text.tensors, **({} if eyes is None else eyes.tensors)}
+        self.changes: dict[str, tuple[LowRank, ...]] = {}
+        self.embedding, self.head, self.is_tied, self.conv1d = language_model_structure(text)
+        if self.is_tied:
+            self.tensors.pop(self.head, None)
+        self.tokenizer_folder = text.files_folder if has_tokenizer(text.files_folder) else None
+        self.tokenizer = None if self.tokenizer_folder is None else load_tokenizer(self.tokenizer_folder)
+        self.preprocessor_folder = None if eyes is None else eyes.files_folder
+        self.inputs = [("language model", text.folder)]
+        if eyes is not None and eyes.folder != text.folder:
+            self.inputs.append(("vision encoder", eyes.folder))
+
+    @property
+    def num_rows(self) -> int:
+        return self.tensors[self.embedding].shape[0]
+
+    def apply(self, adapter: Adapter) -> None:
+        rows_before = self.num_rows
+        is_first = not any(role == "adapter" for role, _ in self.inputs)
+        if is_first and (not adapter.has_eyes or self.eyes is None or self.eyes.folder == self.text.folder):
+            check_base_name(adapter, self.text.folder)
+        if adapter.has_eyes and self.eyes is None:
+            raise ValueError(
+                f"The adapter {str(adapter.folder)!r} was made for a whole VisualCLA model: give the vision encoder too "
+                "(--vision_model)."
+            )
+        self._untie(adapter)
+        self._replace(adapter)
+        self._add_lora(adapter)
+        self._take_tokenizer(adapter)
+        if adapter.has_eyes:
+            self._take_eyes_config(adapter, rows_before)
+        self.inputs.append(("adapter", adapter.folder))
+
+    def _untie(self, adapter: Adapter) -> None:
+        """An adapter that changes one of two tied matrices was trained with the other as it was (PEFT 2777)."""
+        modules = {self.embedding.removesuffix(".weight"), self.head.removesuffix(".weight")}
+        touches = {name for name in adapter.whole if name in (self.embedding, self.head)}
+        touches |= {f"{module}.weight" for module in adapter.lora if module in modules}
+        if not self.is_tied or not touches:
+            return
+        if adapter.config.get("ensure_weight_tying") and self.embedding in adapter.whole:
+            adapter.whole.pop(self.head, None)
+            return
+        self.tensors[self.head] = self.tensors[self.embedding]
+        self.is_tied = False
+
+    def _replace(self, adapter: Adapter) -> None:
+        places = self.tensors if self.eyes_config is None else {**self.tensors, **self._eyes_places(adapter)}
+        unmatched = [name for name in adapter.whole if name not in places]
+        unmatched += [module for module in adapter.lora if f"{module}.weight" not in places]
+        if unmatched:
+            raise ValueError(
+                f"{len(unmatched)} of {len(adapter.whole) + len(adapter.lora)} tensors and modules of the adapter "
+                f"{str(adapter.folder)!r} have no place in the model, the first: {unmatched[:3]}. Was it made for another base?"
+            )
+        vocabulary = (self.embedding, self.head)
+        for name, tensor in adapter.whole.items():
+            expected = places[name].shape
+            grows = name in vocabulary and tensor.shape[1:] == expected[1:]
+            if tuple(tensor.shape) != tuple(expected) and not grows:
+                raise ValueError(
+                    f"The adapter {str(adapter.folder)!r} brings {name} of shape {tuple(tensor.shape)}, but the model's is "
+                    f"{tuple(expected)}. Was it made for another base?"
+                )
+            if grows and tensor.shape[0] < expected[0]:
+                raise ValueError(
+                    f"The adapter {str(adapter.folder)!r} brings {name} with {tensor.shape[0]} rows, but the model has "
+                    f"{expected[0]} already: a vocabulary does not shrink. Are the adapters in the order they were trained in?"
+                )
+            self.tensors[name] = tensor
+            self.changes.pop(name, None)
+        if not self.is_tied and self.tensors[self.head].shape[0] != self.num_rows:
+            raise ValueError(
+                f"The adapter {str(adapter.folder)!r} leaves {self.num_rows} rows in {self.embedding} but "
+                f"{self.tensors[self.head].shape[0]} in {self.head}: it was saved without one of them, so the new tokens' rows "
+                "are lost. Save both (modules_to_save), or train with ensure_weight_tying."
+            )
+
+    def _eyes_places(self, adapter: Adapter) -> dict[str, Any]:
+        recorded = eyes_fields(_recorded_config(adapter)) if adapter.has_eyes else {}
+        return eyes_shapes(
+            {**self.eyes_config, **recorded, "vision_config": self.eyes_config["vision_config"]}, self.text_config
+        )
+
+    def _add_lora(self, adapter: Adapter) -> None:
+        for module, lora in adapter.lora.items():
+            name = f"{module}.weight"
+            is_embedding = "lora_embedding_A" in lora.parts
+            kind = "lora_embedding_" if is_embedding else "lora_"
+            a, b = lora.parts[f"{kind}A"], lora.parts[f"{kind}B"]
+            change = LowRank(a, b, lora.scale, is_embedding or module in self.conv1d, lora.parts.get("lora_magnitude_vector"))
+            shape = self.tensors[name].shape
+            rows_and_columns = (shape[0], torch.Size(shape[1:]).numel())
+            if change.shape != rows_and_columns:
+                raise ValueError(
+                    f"The adapter {str(adapter.folder)!r}: its LoRA of {module} makes {change.shape}, but the weight is "
+                    f"{tuple(shape)}. Was it made for another base?"
+                )
+            if change.magnitude is not None and change.is_transposed:
+                raise ValueError(
+                    f"The adapter {str(adapter.folder)!r} has DoRA on {module}, whose weight is stored transposed; that cannot "
+                    "be merged row by row. Merge it with PEFT."
+                )
+            if not self.tensors[name].dtype.is_floating_point:
+                raise ValueError(f"{name} is {self.tensors[name].dtype}: a LoRA cannot be merged into quantised weights.")
+            self.changes[name] = (*self.changes.get(name, ()), change)
+
+    def _take_tokenizer(self, adapter: Adapter) -> None:
+        if not has_tokenizer(adapter.folder):
+            return
+        tokenizer = load_tokenizer(adapter.folder)
+        if len(tokenizer) > self.num_rows:
+            raise ValueError(
+                f"The tokenizer of {str(adapter.folder)!r} has {len(tokenizer)} tokens but the model only {self.num_rows} "
+                "embeddings, and the adapter brings none: it was saved without embed_tokens and lm_head (modules_to_save)."
+            )
+        if self.tokenizer is not None:
+            check_tokenizer_goes_on(self.tokenizer, self.tokenizer_folder, tokenizer, adapter.folder)
+        self.tokenizer, self.tokenizer_folder = tokenizer, adapter.folder
+
+    def _take_eyes_config(self, adapter: Adapter, rows_before: int) -> None:
+        recorded = _recorded_config(adapter)
+        if not recorded:
+            return
+        recorded_text, recorded_vision = recorded.get("text_config") or {}, recorded.get("vision_config") or {}
+        given = self.eyes_config["vision_config"]
+        check_recorded("language model", recorded_text, adapter.folder, self.text_config, self.text.folder, TEXT_CONFIG_FIELDS)
+        check_recorded("vision encoder", recorded_vision, adapter.folder, given, self.eyes.folder, VISION_CONFIG_FIELDS)
+        recorded_rows = recorded_text.get("vocab_size")
+        if recorded_rows not in (None, rows_before, self.num_rows):
+            raise ValueError(
+                f"{str(adapter.folder)!r} was trained on a language model with {recorded_rows} tokens, but here it has "
+                f"{rows_before}. Give that model as text_model, or the adapters that lead to it before this one; if the record is "
+                "wrong, correct text_config.vocab_size in the config.json of a copy of the adapter."
+            )
+        self.eyes_config = {**self.eyes_config, **eyes_fields(recorded), "vision_config": given}
+        if (adapter.folder / "preprocessor_config.json").is_file():
+            self.preprocessor_folder = adapter.folder
+
+    def finish(self, dtype: torch.dtype | None) -> MergePlan:
+        if self.tokenizer_folder is None:
+            given = [str(folder) for _, folder in self.inputs]
+            raise ValueError(
+                f"None of {given} holds a tokenizer ({' or '.join(TOKENIZER_FILES)}). Copy it into the text model."
+            )
+        if self.eyes_config is not None:
+            self._check_eyes()
+        has_adapters = any(role == "adapter" for role, _ in self.inputs)
+        dtype = dtype or (self.text.tensors[self.embedding].dtype if has_adapters else None)
+        text_config = {**self.text_config, "vocab_size": self.num_rows, "tie_word_embeddings": self.is_tied}
+        if dtype is not None:
+            text_config |= {key: str(dtype).removeprefix("torch.") for key in ("torch_dtype", "dtype") if key in text_config}
+        products = {}
+        for name, tensor in self.tensors.items():
+            is_cast = dtype is not None and tensor.dtype.is_floating_point
+            products[name] = Product(tensor, dtype if is_cast else tensor.dtype, self.changes.get(name, ()))
+        return MergePlan(
+            products,
+            text_config,
+            self.eyes_config,
+            self.text,
+            self.tokenizer_folder,
+            self.preprocessor_folder,
+            self.inputs,
+        )
+
+    def _check_eyes(self) -> None:
+        expected = eyes_shapes(self.eyes_config, self.text_config)
+        present = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("text_model.")}
+        missing = [name for name in expected if name not in present]
+        leftover = [name for name in present if name not in expected]
+        wrong = [name for name in expected if name in present and present[name].shape != tuple(expected[name].shape)]
+        if missing or leftover or wrong:
+            raise ValueError(
+                f"The eyes are not whole: {len(missing)} tensors missing {missing[:3]}, {len(leftover)} unknown {leftover[:3]}, "
+                f"{len(wrong)} of another shape {wrong[:3]}. Resampler and projector come with VisualCLA's adapter (--lora_model) "
+                "or a whole model; the vision encoder must be the one they were trained on."
+            )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def _recorded_config(adapter: Adapter) -> dict[str, Any]:
+    """The configuration of the whole model that an adapter was saved with; empty when there is none."""
+    if not (adapter.folder / "config.json").is_file():
+        return {}
+    return dict(read_config(adapter.folder))

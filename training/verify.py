@@ -1,0 +1,111 @@
+"""`merge --verify`: does the merged folder say what base and adapters say?
+
+The reference is made by other means than the merge: transformers loads the bases, PEFT folds the adapters in, in fp32, and the
+weights are rounded to the folder's dtype. Whole models are loaded in fp32, one after the other.
+"""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from pipelines.visualcla import load_pretrained, load_tokenizer
+from pipelines.visualcla.adapter import apply_adapter
+
+from .adapter_tensors import Adapter, read_adapter
+from .products import MergePlan
+
+QUESTION = "What is this? 这是什么？"
+MIN_TOLERANCE = 1e-4
+"""What the order of additions may change in fp32, relative to the largest logit."""
+
+
+def verify(folder: Path, plan: MergePlan, vision_model: Path | None) -> str:
+    """Compare a merged folder with its base and adapters on a text, and where it has eyes on a text with an image.
+
+    Args:
+        folder: the merged model.
+        plan: what it was made by.
+        vision_model: as given to the merge.
+
+    Returns:
+        What was compared, and by how much it differs, for the user.
+
+    Raises:
+        ValueError: the logits differ by more than rounding explains.
+    """
+    dtype = next(iter(plan.products.values())).dtype
+    has_eyes = plan.eyes_config is not None
+    merged = _load(folder, has_eyes)
+    inputs = {"text": _probe(merged, folder, None)}
+    if has_eyes:
+        side_px = merged.config.vision_config.image_size
+        inputs["text and image"] = _probe(merged, folder, Image.radial_gradient("L").resize((side_px, side_px)))
+    found = {probe: merged(**values).logits for probe, values in inputs.items()}
+    del merged
+    adapters = [read_adapter(path) for role, path in plan.inputs if role == "adapter"]
+    reference = _reference(plan.text.folder, vision_model, adapters, dtype)
+    tolerance = max(4 * torch.finfo(dtype).eps, MIN_TOLERANCE)
+    reports = []
+    for probe, values in inputs.items():
+        expected = reference(**values).logits
+        difference = ((found[probe] - expected).abs().max() / expected.abs().max()).item()
+        reports.append(f"{probe} {difference:.1e}")
+        if not difference <= tolerance:
+            raise ValueError(
+                f"{str(folder)!r} does not say what base and adapters say: on {probe} its logits differ by {difference:.1e} of the "
+                f"largest, rounding explains {tolerance:.1e}. Do not use it; please report the two configurations."
+            )
+    return f"Verified: largest difference of logits, relative: {', '.join(reports)} (allowed {tolerance:.1e})"
+
+
+def _load(folder: Path, has_eyes: bool) -> PreTrainedModel:
+    if has_eyes:
+        return load_pretrained(folder, dtype=torch.float32).requires_grad_(False)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).requires_grad_(False).eval()
+
+
+def _probe(model: PreTrainedModel, folder: Path, image: Image.Image | None) -> dict[str, torch.Tensor]:
+    if model.config.model_type != "visualcla":
+        return dict(load_tokenizer(folder)(QUESTION, return_tensors="pt", return_token_type_ids=False))
+    content = [{"type": "image"}] * (image is not None) + [{"type": "text", "text": QUESTION}]
+    text = model.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return dict(model.processor(images=None if image is None else [image], text=text, return_tensors="pt"))
+
+
+def _reference(text_model: Path, vision_model: Path | None, adapters: list[Adapter], dtype: torch.dtype) -> PreTrainedModel:
+    releases = [adapter for adapter in adapters if adapter.has_eyes]
+    if releases and vision_model is not None:
+        bases = {"text_model": text_model, "vision_model": vision_model}
+        model = load_pretrained(releases[-1].folder, **bases, dtype=torch.float32, use_adapter=False)
+    else:
+        model = _load(text_model, has_eyes=bool(releases))
+    for adapter in adapters:
+        _round(model, dtype)
+        language_model = getattr(model, "text_model", model)
+        rows = [tensor.shape[0] for name, tensor in adapter.whole.items() if name.endswith("embed_tokens.weight")]
+        if rows and rows[0] > language_model.get_input_embeddings().weight.shape[0]:
+            language_model.resize_token_embeddings(rows[0], mean_resizing=False)
+        apply_adapter(model if adapter.has_eyes else language_model, adapter.folder)
+        _fold(model)
+    _round(model, dtype)
+    return model.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _round(model: nn.Module, dtype: torch.dtype) -> None:
+    for parameter in model.parameters():
+        parameter.copy_(parameter.to(dtype))
+
+
+def _fold(model: nn.Module) -> None:
+    """Let PEFT add its layers to the weights, and take them away."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.get_base_layer())
