@@ -164,9 +164,7 @@ def _talk(kind: str, language: str, rng: random.Random) -> Turn:
     return Turn(loosen(rng.choice(questions), rng), right)
 
 
-def _turn(
-    question: Question, so_far: Sequence[Scene], shown: tuple[Scene, ...], language: str, rng: random.Random
-) -> Turn:
+def _turn(question: Question, so_far: Sequence[Scene], shown: tuple[Scene, ...], language: str, rng: random.Random) -> Turn:
     return Turn(ask(question, language, rng, len(so_far)), answer(question, so_far, language), shown)
 
 

@@ -101,9 +101,7 @@ class Question:
         return [
             thing
             for thing in scene.things
-            if self.colour in (None, thing.colour)
-            and self.shape in (None, thing.shape)
-            and self.place in (None, thing.place)
+            if self.colour in (None, thing.colour) and self.shape in (None, thing.shape) and self.place in (None, thing.place)
         ]
 
     def is_absent(self, scene: Scene) -> bool:

@@ -143,8 +143,7 @@ def attributes(scene: Scene) -> list[tuple[int, int]]:
     at = {thing.place: thing for thing in scene.things}
     colours = list(COLOURS)
     return [
-        (1 + colours.index(at[place].colour), 1 + SHAPES.index(at[place].shape)) if place in at else (0, 0)
-        for place in PLACES
+        (1 + colours.index(at[place].colour), 1 + SHAPES.index(at[place].shape)) if place in at else (0, 0) for place in PLACES
     ]
 
 

@@ -94,16 +94,10 @@ def _chinese_facts() -> list[list[Fact]]:
         ]
         + [(("星形有几个角？",), "五个。")],
         [((f"{CHINESE[shape]}是圆的吗？",), "是。" if shape in ("circle", "ring") else "不是。") for shape in SHAPES],
-        [
-            ((f"{what}是什么颜色？", f"{what}是哪种颜色？"), f"{CHINESE[colour]}。")
-            for what, colour in _COLOUR_OF["zh"].items()
-        ],
+        [((f"{what}是什么颜色？", f"{what}是哪种颜色？"), f"{CHINESE[colour]}。") for what, colour in _COLOUR_OF["zh"].items()],
         [((f"{number[n]}后面是几？",), f"{number[n + 1]}。") for n in range(1, 10)]
         + [((f"{number[n]}前面是几？",), f"{number[n - 1]}。") for n in range(2, 11)],
-        [
-            ((f"{number[a]}加{number[b]}等于几？", f"{number[a]}加{number[b]}是多少？"), f"{number[a + b]}。")
-            for a, b in _SUMS
-        ],
+        [((f"{number[a]}加{number[b]}等于几？", f"{number[a]}加{number[b]}是多少？"), f"{number[a + b]}。") for a, b in _SUMS],
         [((f"从一数到{number[n]}。",), "、".join(number[1 : n + 1]) + "。") for n in _COUNTS_TO],
         [((f"{CHINESE[a]}的反面是什么？",), f"{CHINESE[b]}。") for a, b in _OPPOSITES],
         [

@@ -11,7 +11,7 @@ from pipelines.visualcla.processing_visualcla import IMAGE_MARK
 from training.collator import IGNORED, ConversationCollator, preview
 
 TINY = "tests/golden/visualcla/merged/visualcla-tiny-merged"
-DEMO = "outputs/demo/foundation"
+DEMO = "demo/model"
 
 
 @pytest.fixture(scope="module", params=[TINY, DEMO])

@@ -1,0 +1,84 @@
+"""`python -m demo page`: serve the chat page. What the page does is in ui.py."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from .cli import DEFAULT_MODEL, Parser, add_generation_flags, add_model_flags, generation_config, load_model, one_line
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the page until Ctrl-C; 2 when it cannot be served."""
+    parser = Parser(prog="python -m demo page", description="A chat page on which a model answers about pictures.")
+    add_model_flags(parser)
+    add_generation_flags(parser)
+    group = parser.add_argument_group("page")
+    group.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for the whole network (default: %(default)s)"
+    )
+    group.add_argument("--port", type=int, metavar="N", help="port to listen on (default: the first free one from 7860)")
+    group.add_argument("--share", action="store_true", help="also a public address, through gradio's servers")
+    group.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+    group.add_argument("--no_stream", action="store_true", help="show answers when they are complete")
+    args = parser.parse_args(argv)
+    model = args.model or args.lora_model or str(DEFAULT_MODEL)
+    if args.port is not None and not 0 < args.port < 65536:
+        parser.error(f"--port {args.port}: a port is a number from 1 to 65535")
+    if not Path(model).is_dir() and model.count("/") != 1:
+        parser.error(f"{model!r} is not a folder: give the folder of a model with --model, or a name on the hub")
+    if args.port is not None and not _is_free(args.host, args.port):
+        parser.error(f"{args.host}:{args.port} cannot be listened on; give another --port, or none")
+    with tempfile.TemporaryDirectory(prefix="multimodal-vcla-") as own:
+        return _serve(args, "demo model" if model == str(DEFAULT_MODEL) else Path(model).resolve().name, Path(own))
+
+
+def _serve(args, name: str, own: Path) -> int:
+    # gradio keeps what is uploaded in its own folder: here, so that no picture outlives the page.
+    os.environ |= {"GRADIO_TEMP_DIR": str(own), "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+    from .session import SharedModel
+    from .ui import ChatPage
+
+    shared = SharedModel(lambda: load_model(args), name)
+    page = ChatPage(shared, lambda: generation_config(args), own, not args.no_stream)
+    try:
+        address = page.launch(args.host, args.port, args.share, not args.no_browser and _has_display())
+    except OSError as error:
+        print(f"python -m demo page: {one_line(error)}", file=sys.stderr)
+        return 2
+    print(f"The chat page with {name}: {address} (Ctrl-C stops it)", flush=True)
+    threading.Thread(target=_load, args=[shared], daemon=True).start()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the pictures go also when the page is killed
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        page.blocks.close(verbose=False)
+    return 0
+
+
+def _load(shared) -> None:
+    """Load before anybody asks; a failure is said here and on the page."""
+    try:
+        shared.get()
+    except Exception as error:
+        logger.debug("Loading failed.", exc_info=True)
+        print(f"{shared.name} could not be loaded: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        with socket.create_server((host, port)):
+            return True
+    except OSError:
+        return False
+
+
+def _has_display() -> bool:
+    """Whether there is a desktop: elsewhere "the browser" may be a program in this very terminal."""
+    return sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

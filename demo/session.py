@@ -1,0 +1,192 @@
+"""One chat: its turns and pictures, and how the shared model answers the next one. Nothing of the page's looks.
+
+Every tab has a `Session` of its own and all share one `SharedModel`. torch and transformers take seconds to import, so
+this file leaves that to the thread that loads the model.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.images import load_image
+from pipelines.prompt import ImagePart
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel
+
+MAX_PREVIEW_PX = 1024
+_MAX_LOSSLESS_PIXELS = 512 * 512
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the chat.
+
+    Attributes:
+        part: what the model is given.
+        preview: a file with the same picture for the browser: upright, one frame, at most `MAX_PREVIEW_PX` on a side.
+    """
+
+    part: ImagePart
+    preview: Path
+
+    @classmethod
+    def open(cls, file: Path, folder: Path) -> "Picture":
+        """Read an untrusted file and write its preview into `folder`.
+
+        Raises:
+            ImageError: it is no picture, or too large.
+        """
+        image = load_image(file)
+        part = ImagePart.of(image)
+        is_small = image.width * image.height <= _MAX_LOSSLESS_PIXELS
+        preview = folder / f"{part.key}.{'png' if is_small else 'webp'}"
+        if not preview.exists():
+            image = image.copy()
+            image.thumbnail((MAX_PREVIEW_PX, MAX_PREVIEW_PX))
+            unfinished = preview.with_name(f"{threading.get_ident()}-{preview.name}")
+            image.save(unfinished)
+            unfinished.replace(preview)
+        return cls(part, preview)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What stood in the context of an answer.
+
+    Attributes:
+        input_ids: (1, T) ids of the prompt.
+        image_spans: for each picture in it, the position of its first placeholder and the picture.
+        numbers: the same pictures, as they are counted over the chat, from 1.
+        left_out: numbers of the pictures that had to go because the context was full.
+        answer_ids: the answer so far.
+        tokens_per_picture: what one picture costs.
+        max_tokens: size of the context; None where the model does not say.
+    """
+
+    input_ids: Any
+    image_spans: list[tuple[int, ImagePart]]
+    numbers: list[int]
+    left_out: list[int]
+    answer_ids: list[int]
+    tokens_per_picture: int
+    max_tokens: int | None
+
+    @property
+    def num_tokens(self) -> int:
+        return self.input_ids.shape[1] + len(self.answer_ids)
+
+
+@dataclass
+class Turn:
+    """A question and its answer. A turn that failed (`error`) stays to be seen, but later turns do not know of it."""
+
+    question: str
+    pictures: list[Picture] = field(default_factory=list)
+    answer: str = ""
+    error: str = ""
+    seen: Seen | None = None
+
+
+@dataclass
+class Session:
+    """What one tab holds. It is changed in place, also while its answer is being written."""
+
+    turns: list[Turn] = field(default_factory=list)
+    language: str = "en"
+    is_answering: bool = False
+    wants_stop: bool = False
+
+    def ask(self, question: str, pictures: list[Picture]) -> None:
+        self.turns.append(Turn(question, pictures))
+
+    def ask_again(self, index: int, question: str | None = None) -> None:
+        """Drop everything after the question of a turn, and its answer; on request with another wording."""
+        turn = self.turns[index]
+        self.turns[index:] = [Turn(turn.question if question is None else question, turn.pictures)]
+
+    @property
+    def seen(self) -> Seen | None:
+        """What stood in the context of the newest answer."""
+        return next((turn.seen for turn in reversed(self.turns) if turn.seen), None)
+
+    def numbered(self) -> list[tuple[int, Picture, Turn]]:
+        """All pictures with their numbers, from 1, and the turns that brought them."""
+        shown = [(picture, turn) for turn in self.turns for picture in turn.pictures]
+        return [(number, picture, turn) for number, (picture, turn) in enumerate(shown, start=1)]
+
+
+class SharedModel:
+    """A model that is loaded once, whoever asks first, and tried again by the next one after a failure."""
+
+    def __init__(self, load: "Callable[[], PreTrainedModel]", name: str):
+        self.name = name
+        self._load = load
+        self._model: PreTrainedModel | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> "PreTrainedModel":
+        """The model; waits while it is being loaded.
+
+        Raises:
+            Whatever loading raised.
+        """
+        with self._lock:
+            if self._model is None:
+                self._model = self._load()
+            return self._model
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._model is not None
+
+
+def answer(model: "PreTrainedModel", session: Session, config: "GenerationConfig") -> Iterator[Turn]:
+    """Answer the last question of a session, yielding its turn before the first and after every token.
+
+    Ends early when the session wants to stop. Closing the iterator stops the generation, too.
+
+    Raises:
+        ValueError: the question with its pictures does not fit the context.
+        Whatever the generation raised.
+    """
+    from pipelines.visualcla.chat import embed_conversation, generate_stream
+
+    turn = session.turns[-1]
+    turns = [earlier for earlier in session.turns[:-1] if earlier.answer and not earlier.error] + [turn]
+    numbered = [(number, picture.part) for number, picture, owner in session.numbered() if any(owner is t for t in turns)]
+    embedded = embed_conversation(model, _messages(turns), [part for _, part in numbered], config.max_new_tokens or 0)
+    numbers = [number for number, _ in numbered]
+    num_left_out = len(numbers) - len(embedded.image_spans)
+
+    def seen(answer_ids: list[int]) -> Seen:
+        return Seen(
+            embedded.input_ids,
+            embedded.image_spans,
+            numbers[num_left_out:],
+            numbers[:num_left_out],
+            list(answer_ids),
+            model.config.num_image_embeds,
+            getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        )
+
+    turn.seen = seen([])
+    yield turn
+    for new_ids in generate_stream(model, embedded, config):
+        turn.answer = model.processor.tokenizer.decode(new_ids, skip_special_tokens=True).rstrip("\ufffd")
+        turn.seen = seen(new_ids)
+        yield turn
+        if session.wants_stop:
+            return
+
+
+def _messages(turns: list[Turn]) -> list[dict[str, Any]]:
+    messages = []
+    for turn in turns:
+        content = [{"type": "image"} for _ in turn.pictures] + [{"type": "text", "text": turn.question}]
+        messages.append({"role": "user", "content": content})
+        if turn is not turns[-1]:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
+    return messages

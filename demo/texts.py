@@ -1,0 +1,106 @@
+"""Every word of the chat page, in English and Chinese."""
+
+from .session import Seen
+
+LANGUAGES = {"en": "English", "zh": "中文"}
+
+EXAMPLES = ("four-shapes.png", "star-and-ring.png", "two-crosses.png")
+"""In `demo/examples/`; each is asked about with the language's "default question"."""
+
+TEXTS: dict[str, dict[str, str]] = {
+    "en": {
+        "placeholder": "**{model}**\n\nDrop a picture, paste one, or take one with the camera, and ask about it.",
+        "question": "Ask about your pictures…",
+        "default question": "Describe the picture.",
+        "camera": "Camera",
+        "is looking": "Show what it looks at",
+        "looks info": "Bright is where this answer's attention fell, by way of the resampler; a picture's percentage is its part "
+        "of the attention that went to pictures. Click an earlier answer to see its own.",
+        "no looks": "Nothing to show: no picture was in the context of this answer.",
+        "looks failed": "What it looks at cannot be shown: {error}",
+        "picture": "Picture {}",
+        "settings": "Settings",
+        "do_sample": "Sample (off: always the likeliest token)",
+        "temperature": "Temperature",
+        "top_p": "Top p",
+        "top_k": "Top k",
+        "repetition_penalty": "Repetition penalty",
+        "max_new_tokens": "Longest answer, in tokens",
+        "save": "Save chat",
+        "clear": "Clear",
+        "loading": "Loading {model}…",
+        "ready": "{model} · no pictures yet · {cost} tokens per picture",
+        "context": "{model} · {pictures} · {tokens} tokens used",
+        "context of": "{model} · {pictures} · {tokens} of {max_tokens} tokens used",
+        "in context": "in the context: picture {numbers} ({cost} tokens each)",
+        "in context many": "in the context: pictures {numbers} ({cost} tokens each)",
+        "no pictures": "no picture in the context",
+        "left out": "; left out because the context is full: {numbers}",
+        "comma": ", ",
+        "load failed": "{model} could not be loaded: {error}",
+        "failed": "No answer: {error}",
+        "stopped": "Stopped before the first word.",
+        "out of memory": "Out of memory. Ask about fewer pictures at once, or with a shorter longest answer.",
+        "busy": "Wait for the answer, or stop it first.",
+        "nothing": "Write a question or add a picture first.",
+        "nothing to save": "There is nothing to save yet.",
+    },
+    "zh": {
+        "placeholder": "**{model}**\n\n拖入、粘贴或拍摄一张图片，然后提问。",
+        "question": "请就图片提问……",
+        "default question": "请描述图片。",
+        "camera": "摄像头",
+        "is looking": "显示模型在看哪里",
+        "looks info": "亮处是这个回答通过重采样器所注意的地方；百分比是每张图片在全部图片注意力中所占的份额。点击之前的回答，可查看它当时的注意力。",
+        "no looks": "没有可显示的内容：这个回答的上下文里没有图片。",
+        "looks failed": "无法显示模型在看哪里：{error}",
+        "picture": "图片 {}",
+        "settings": "设置",
+        "do_sample": "采样（关闭时总是取最可能的词元）",
+        "temperature": "温度",
+        "top_p": "Top p",
+        "top_k": "Top k",
+        "repetition_penalty": "重复惩罚",
+        "max_new_tokens": "回答的最大长度（词元）",
+        "save": "保存对话",
+        "clear": "清空",
+        "loading": "正在加载 {model}……",
+        "ready": "{model} · 还没有图片 · 每张图片占 {cost} 个词元",
+        "context": "{model} · {pictures} · 已用 {tokens} 个词元",
+        "context of": "{model} · {pictures} · 已用 {tokens} / {max_tokens} 个词元",
+        "in context": "上下文中：图片 {numbers}（每张 {cost} 个词元）",
+        "in context many": "上下文中：图片 {numbers}（每张 {cost} 个词元）",
+        "no pictures": "上下文中没有图片",
+        "left out": "；上下文已满，未包含：{numbers}",
+        "comma": "、",
+        "load failed": "无法加载 {model}：{error}",
+        "failed": "没有回答：{error}",
+        "stopped": "在第一个字之前就停止了。",
+        "out of memory": "内存不足。请一次少问几张图片，或缩短回答的最大长度。",
+        "busy": "请等待回答结束，或先停止它。",
+        "nothing": "请先输入问题或添加图片。",
+        "nothing to save": "还没有可以保存的内容。",
+    },
+}
+
+
+def browser_language(accept_language: str) -> str:
+    """The language of a browser, by its Accept-Language header."""
+    return "zh" if accept_language.strip().lower().startswith("zh") else "en"
+
+
+def context_line(language: str, model: str, seen: Seen) -> str:
+    """Which pictures stand in the context of an answer, and what they cost."""
+    texts = TEXTS[language]
+
+    def listed(numbers: list[int]) -> str:
+        return texts["comma"].join(map(str, numbers))
+
+    pictures = texts["no pictures"]
+    if seen.numbers:
+        key = "in context" if len(seen.numbers) == 1 else "in context many"
+        pictures = texts[key].format(numbers=listed(seen.numbers), cost=seen.tokens_per_picture)
+    if seen.left_out:
+        pictures += texts["left out"].format(numbers=listed(seen.left_out))
+    line = texts["context of" if seen.max_tokens else "context"]
+    return line.format(model=model, pictures=pictures, tokens=seen.num_tokens, max_tokens=seen.max_tokens)

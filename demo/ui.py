@@ -1,0 +1,415 @@
+"""The page itself: gradio's components and what happens when they are used. The only file of the room that knows gradio.
+
+A tab's `Session` is the one home of its chat. Handlers change it in place and return what is to be seen; of what the
+browser sends back about the chat only the position of a message is read.
+"""
+
+import copy
+import html
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from pipelines.images import MAX_BYTES, ImageError, to_data_uri
+
+from .cli import one_line
+from .session import Picture, Session, SharedModel, Turn, answer
+from .texts import EXAMPLES, LANGUAGES, TEXTS, browser_language, context_line
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+logger = logging.getLogger(__name__)
+
+TITLE = "Multimodal VCLA"
+EXAMPLE_FOLDER = Path(__file__).parent / "examples"
+SLIDERS = {  # of the sampling settings: least, most, step, and where it stands when the model's configuration is silent
+    "temperature": (0.05, 2.0, 0.05, 1.0),
+    "top_p": (0.05, 1.0, 0.05, 1.0),
+    "top_k": (1, 200, 1, 50),
+    "repetition_penalty": (1.0, 2.0, 0.05, 1.0),
+    "max_new_tokens": (1, 2048, 1, 512),
+}
+ONLY_SAMPLING = ("temperature", "top_p", "top_k")
+LATEX = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
+    {"left": "$", "right": "$", "display": False},
+]
+# The browser itself then loads nothing from elsewhere, such as a picture that an answer names.
+HEAD = """<meta http-equiv="Content-Security-Policy" content="default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:">"""
+CSS = Path(__file__).with_name("page.css")
+FIGURE = '<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"])
+MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
+IDLE = {"submit_btn": True, "stop_btn": False}
+ANSWERING = {"submit_btn": False, "stop_btn": True}
+
+
+class ChatPage:
+    """The page and its handlers.
+
+    Args:
+        shared: the model.
+        defaults: how it answers unless told otherwise; called when the model is there.
+        folder: where previews and saved chats go.
+        is_streaming: show answers while they are written.
+    """
+
+    def __init__(
+        self, shared: SharedModel, defaults: "Callable[[], GenerationConfig]", folder: Path, is_streaming: bool = True
+    ):
+        self.shared, self.defaults, self.is_streaming = shared, defaults, is_streaming
+        self.previews, self.chats = folder / "pictures", folder / "chats"
+        self.previews.mkdir(parents=True, exist_ok=True)
+        self.worded: list[tuple[Any, dict[str, str]]] = []
+        self.blocks = self._build()
+
+    def _build(self) -> gr.Blocks:
+        with gr.Blocks(
+            title=TITLE, fill_height=True, fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)
+        ) as blocks:
+            session = gr.State(Session())
+            with gr.Row(equal_height=True):
+                gr.Markdown(f"### {TITLE}", elem_id="title")
+                choices = [(name, language) for language, name in LANGUAGES.items()]
+                language = gr.Radio(choices, value="en", show_label=False, container=False, elem_id="language")
+            with gr.Row(equal_height=False, scale=1):
+                with gr.Column(scale=5, min_width=320):
+                    chat = self._put(
+                        gr.Chatbot(
+                            show_label=False,
+                            height="calc(100vh - 17.5rem)",
+                            min_height=320,
+                            editable="user",
+                            latex_delimiters=LATEX,
+                            allow_tags=False,
+                            buttons=["copy"],
+                            group_consecutive_messages=False,
+                            elem_id="chat",
+                        ),
+                        placeholder="placeholder",
+                    )
+                    context = gr.HTML(elem_id="context")
+                    box = self._put(
+                        gr.MultimodalTextbox(
+                            file_types=["image"],
+                            file_count="multiple",
+                            show_label=False,
+                            max_plain_text_length=1_000_000,
+                            autofocus=True,
+                            elem_id="box",
+                        ),
+                        placeholder="question",
+                    )
+                with gr.Column(scale=2, min_width=300):
+                    is_looking = self._put(gr.Checkbox(True, container=False, elem_id="is_looking"), label="is looking")
+                    looks = gr.HTML(elem_id="looks", visible=False)
+                    note = gr.Markdown(elem_id="note", visible=False)
+                    with self._put(gr.Accordion(open=False, elem_id="camera"), label="camera"):
+                        camera = gr.Image(
+                            sources=["webcam"],
+                            webcam_options=gr.WebcamOptions(mirror=False),
+                            type="filepath",
+                            format="png",
+                            show_label=False,
+                            buttons=[],
+                        )
+                    with self._put(gr.Accordion(open=False, elem_id="settings"), label="settings"):
+                        settings = [self._put(gr.Checkbox(True), label="do_sample")]
+                        settings += [
+                            self._put(gr.Slider(*limits[:2], limits[3], step=limits[2]), label=name)
+                            for name, limits in SLIDERS.items()
+                        ]
+                    with gr.Row():
+                        save = self._put(gr.Button(size="sm", min_width=80, elem_id="save"), value="save")
+                        clear = self._put(gr.Button(size="sm", min_width=80, elem_id="clear"), value="clear")
+                    saved = gr.DownloadButton(elem_id="download")
+
+            worded = [component for component, _ in self.worded]
+            blocks.load(self.start, session, [session, language, context, *worded]).then(
+                self.wait_for_model, session, [context, is_looking, *settings], concurrency_limit=None
+            )
+            language.input(self.relabel, [language, session], [chat, context, *worded], queue=False)
+            asked = [
+                box.submit(self.ask, [box, session], [chat, box], queue=False),
+                chat.example_select(self.ask_example, session, [chat, box], queue=False),
+                chat.retry(self.ask_again, session, [chat, box], queue=False),
+                chat.edit(self.ask_edited, session, [chat, box], queue=False),
+            ]
+            for event in asked:
+                event.then(self.write, [session, *settings], [chat, context, box], show_progress_on=chat, **MODEL_QUEUE).then(
+                    self.look, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE
+                )
+            box.stop(self.stop, session, queue=False)
+            gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note], queue=False)
+            chat.select(self.look_at, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE)
+            is_looking.input(self.look, [session, is_looking], [looks, note], **MODEL_QUEUE)
+            camera.input(self.attach, [camera, box], [camera, box], queue=False)
+            save.click(self.save, session, saved).then(None, js="() => document.querySelector('#download').click()")
+        return blocks
+
+    def _put(self, component, **words: str):
+        """Remember which words of `TEXTS` a component shows, and in which of its properties."""
+        self.worded.append((component, words))
+        for name, key in words.items():
+            setattr(component, name, TEXTS["en"][key].replace("{model}", self.shared.name))
+        return component
+
+    def launch(self, host: str, port: int | None, is_shared: bool, opens_browser: bool) -> str:
+        """Serve the page from a thread of its own.
+
+        Returns:
+            Its address.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        self.blocks.queue(api_open=False)
+        _, local_url, share_url = self.blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=is_shared,
+            inbrowser=opens_browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            max_file_size=MAX_BYTES,
+            enable_monitoring=False,
+            footer_links=[],
+            theme=THEME,
+            css_paths=CSS,
+            head=HEAD,
+        )
+        return share_url or local_url
+
+    # --- a tab and its words
+
+    def start(self, session: Session, request: gr.Request):
+        session.language = browser_language(request.headers.get("accept-language", ""))
+        loading = TEXTS[session.language]["loading"].format(model=html.escape(self.shared.name))
+        return [session, session.language, loading, *self._words(session.language)]
+
+    def wait_for_model(self, session: Session):
+        """Says that the model is there, with its settings, or why it is not."""
+        try:
+            model = self.shared.get()
+        except Exception as error:
+            return [f"⚠️ {html.escape(self._failure(session, error))}", *[gr.skip()] * (2 + len(SLIDERS))]
+        config = self.defaults()
+        values = {name: getattr(config, name) for name in SLIDERS}
+        is_quick = model.device.type != "cpu" or model.num_parameters() < 1e9
+        sliders = [gr.skip() if value is None else value for value in values.values()]
+        return [self._context(session), is_quick, config.do_sample, *sliders]
+
+    def relabel(self, language: str, session: Session):
+        session.language = language
+        return [self._messages(session), self._context(session), *self._words(language)]
+
+    def _words(self, language: str) -> list[dict[str, Any]]:
+        texts = TEXTS[language]
+        updates = [
+            gr.update(**{name: texts[key].replace("{model}", self.shared.name) for name, key in words.items()})
+            for _, words in self.worded
+        ]
+        files = [str(EXAMPLE_FOLDER / name) for name in EXAMPLES]
+        updates[0]["examples"] = [{"text": texts["default question"], "files": [file], "icon": file} for file in files]
+        return updates
+
+    # --- asking
+
+    def ask(self, message: dict[str, Any], session: Session):
+        """Take a message into the chat; `write` then answers it."""
+        if not self._may_ask(session):
+            return gr.skip(), gr.skip()
+        question, files = message["text"].strip(), message["files"]
+        if not question and not files:
+            gr.Warning(TEXTS[session.language]["nothing"])
+            return gr.skip(), gr.skip()
+        try:
+            pictures = [self._open(file) for file in files]
+        except ImageError as error:
+            gr.Warning(html.escape(str(error)))
+            return gr.skip(), gr.skip()
+        session.ask(question or TEXTS[session.language]["default question"], pictures)
+        return self._begin(session, value=None)
+
+    def ask_example(self, session: Session, event: gr.SelectData):
+        """As `ask`, with one of the example pictures."""
+        if not self._may_ask(session):
+            return gr.skip(), gr.skip()
+        picture = self._open(EXAMPLE_FOLDER / EXAMPLES[event.index])
+        session.ask(TEXTS[session.language]["default question"], [picture])
+        return self._begin(session)
+
+    def ask_again(self, session: Session, event: gr.RetryData):
+        if not self._may_ask(session):
+            return gr.skip(), gr.skip()
+        session.ask_again(self._turn_index(session, event.index))
+        return self._begin(session)
+
+    def ask_edited(self, session: Session, event: gr.EditData):
+        if not self._may_ask(session):
+            return self._messages(session), gr.skip()
+        session.ask_again(self._turn_index(session, event.index), str(event.value).strip())
+        return self._begin(session)
+
+    def _may_ask(self, session: Session) -> bool:
+        if session.is_answering:
+            gr.Warning(TEXTS[session.language]["busy"])
+        return not session.is_answering
+
+    def _begin(self, session: Session, **box: Any):
+        session.is_answering, session.wants_stop = True, False
+        return self._messages(session), gr.update(**ANSWERING, **box)
+
+    def _open(self, file: str | Path) -> Picture:
+        try:
+            return Picture.open(Path(file), self.previews)
+        except ImageError as error:
+            reason = str(error).partition(": ")[2]
+            raise ImageError(f"{Path(file).name}: {reason}") from error
+
+    # --- answering
+
+    def write(self, session: Session, *settings: float) -> Iterator[tuple]:
+        """Answer the newest question, unless the message was refused or the chat was cleared meanwhile."""
+        try:
+            if session.is_answering and session.turns:
+                turn = session.turns[-1]
+                for _ in self._answer(session, turn, settings):
+                    if self.is_streaming:
+                        yield self._messages(session), self._context(session), gr.skip()
+        finally:  # also when the tab is closed
+            session.is_answering = False
+        yield self._messages(session), self._context(session), gr.update(**IDLE)
+
+    def _answer(self, session: Session, turn: Turn, settings: tuple[float, ...]) -> Iterator[Turn]:
+        """Answer; whatever goes wrong is written into the turn."""
+        try:
+            if not session.wants_stop:  # it may be so already after a long wait in the queue
+                model = self.shared.get()
+                config = copy.deepcopy(self.defaults())
+                config.do_sample = settings[0]
+                for (name, (*_, step, _)), value in zip(SLIDERS.items(), settings[1:], strict=True):
+                    if config.do_sample or name not in ONLY_SAMPLING:
+                        setattr(config, name, type(step)(value))
+                yield from answer(model, session, config)
+            if session.wants_stop and not turn.answer:
+                turn.error = TEXTS[session.language]["stopped"]
+        except Exception as error:
+            if self.shared.is_loaded and not isinstance(error, ValueError):
+                logger.exception("No answer.")
+            turn.error = self._failure(session, error)
+
+    def _failure(self, session: Session, error: Exception) -> str:
+        texts = TEXTS[session.language]
+        if not self.shared.is_loaded:
+            return texts["load failed"].format(model=self.shared.name, error=one_line(error))
+        is_out_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+        return texts["failed"].format(error=texts["out of memory"] if is_out_of_memory else one_line(error))
+
+    def stop(self, session: Session) -> None:
+        session.wants_stop = True
+
+    def clear(self, session: Session):
+        session.turns.clear()
+        session.wants_stop = True
+        return [], self._context(session), _hidden(), _hidden()
+
+    # --- what it looks at
+
+    def look(self, session: Session, is_looking: bool):
+        """For the newest answer."""
+        return self._look(session, session.turns[-1] if session.turns else None, is_looking)
+
+    def look_at(self, session: Session, is_looking: bool, event: gr.SelectData):
+        """For the answer that was clicked."""
+        turn = session.turns[self._turn_index(session, event.index)] if session.turns else None
+        return self._look(session, turn, is_looking)
+
+    def _look(self, session: Session, turn: Turn | None, is_looking: bool):
+        if not is_looking or turn is None or turn.seen is None or session.is_answering:
+            return _hidden(), _hidden()
+        from .attention import looks, overlay
+
+        texts = TEXTS[session.language]
+        try:
+            found = looks(self.shared.get(), turn.seen)
+        except Exception as error:
+            logger.exception("What it looks at cannot be shown.")
+            message = texts["looks failed"].format(error=html.escape(one_line(error)))
+            return _hidden(), gr.update(value=message, visible=True)
+        captions = [f"{texts['picture'].format(look.number)} · {look.share:.0%}" for look in found]
+        figures = [
+            FIGURE.format(source=to_data_uri(overlay(look)), caption=caption)
+            for look, caption in zip(found, captions, strict=True)
+        ]
+        note = texts["looks info" if found else "no looks"]
+        return gr.update(value=_side_by_side(figures), visible=bool(found)), gr.update(value=note, visible=True)
+
+    # --- small things
+
+    def attach(self, captured: str | None, message: dict[str, Any]):
+        """Put what the camera took into the message that is being written."""
+        if captured is None:
+            return gr.skip(), gr.skip()
+        return None, {"text": message["text"], "files": [*message["files"], captured]}
+
+    def save(self, session: Session):
+        """Write the chat as one HTML file, under a path that nobody guesses."""
+        from .export import export_html
+
+        if not session.turns:
+            gr.Warning(TEXTS[session.language]["nothing to save"])
+            return None
+        folder = self.chats / secrets.token_urlsafe(16)
+        folder.mkdir(parents=True)
+        file = folder / "chat.html"
+        file.write_text(export_html(session, f"{TITLE} · {self.shared.name}"), encoding="utf-8")
+        return str(file)
+
+    def _messages(self, session: Session) -> list[dict[str, Any]]:
+        """Two messages for each turn, the pictures and the question, the answer; the newest turn may have only the first."""
+        messages: list[dict[str, Any]] = []
+        numbers = {id(picture): number for number, picture, _ in session.numbered()}
+        caption = TEXTS[session.language]["picture"]
+        for turn in session.turns:
+            figures = [
+                FIGURE.format(
+                    source=f"gradio_api/file={quote(picture.preview.as_posix())}", caption=caption.format(numbers[id(picture)])
+                )
+                for picture in turn.pictures
+            ]
+            shown = [gr.HTML(_side_by_side(figures))] if figures else []
+            messages.append({"role": "user", "content": [*shown, turn.question]})
+            said = [turn.answer, f"⚠️ {turn.error}" if turn.error else ""]
+            if any(said) or turn is not session.turns[-1] or not session.is_answering:
+                messages.append({"role": "assistant", "content": "\n\n".join(filter(None, said)) or "…"})
+        return messages
+
+    def _turn_index(self, session: Session, index: int | tuple[int, int]) -> int:
+        """Which turn a message of `_messages` belongs to."""
+        message = index if isinstance(index, int) else index[0]
+        return min(message // 2, len(session.turns) - 1)
+
+    def _context(self, session: Session) -> str:
+        if not self.shared.is_loaded:
+            return gr.skip()
+        if session.seen is not None:
+            return html.escape(context_line(session.language, self.shared.name, session.seen))
+        cost = self.shared.get().config.num_image_embeds
+        return html.escape(TEXTS[session.language]["ready"].format(model=self.shared.name, cost=cost))
+
+
+def _side_by_side(figures: list[str]) -> str:
+    return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
+
+
+def _hidden() -> dict[str, Any]:
+    return gr.update(visible=False)
