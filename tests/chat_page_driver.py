@@ -13,7 +13,7 @@ GOLDEN = ROOT / "tests/golden/visualcla"
 TINY_MODEL = GOLDEN / "merged/visualcla-tiny-merged"
 SHIPPED_MODEL = ROOT / "demo/model"
 EXAMPLES = ROOT / "demo/examples"
-PATIENCE_MS = 180_000
+PATIENCE_MS = 60_000
 
 
 @contextmanager

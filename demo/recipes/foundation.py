@@ -131,8 +131,8 @@ def make_config(tokenizer: PreTrainedTokenizerFast, num_image_embeds: int) -> Vi
 def make_model(config: VisualCLAConfig) -> VisualCLAForConditionalGeneration:
     """Random weights, and a sense of place from the start: waves as position embeddings, queries that differ.
 
-    With CLIP's own start (position embeddings of 0.02 under patches of 0.5) the vision encoder takes ten times as long to
-    learn what is where.
+    With CLIP's own start (position embeddings of 0.02 under patches of 0.5) the loss of telling what is where was 0.85 after
+    740 steps; with this one, 0.36 after 160.
     """
     model = VisualCLAForConditionalGeneration(config)
     positions = model.vision_model.embeddings.position_embedding.weight

@@ -1,0 +1,487 @@
+"""The chat page in a browser, with a tiny model of random weights or with answers that the test writes itself."""
+
+import base64
+import io
+import os
+import queue
+import re
+import threading
+
+import pytest
+from chat_page_driver import EXAMPLES, GOLDEN, TINY_MODEL, Tab, camera_flags, chromium, served
+from PIL import Image
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif("VCLA_BROWSER_TESTS" not in os.environ, reason="drives the page for minutes: set VCLA_BROWSER_TESTS=1"),
+]
+
+ONE, OTHER = EXAMPLES / "four-shapes.png", EXAMPLES / "star-and-ring.png"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Its camera sees red on the left and blue on the right."""
+    folder = tmp_path_factory.mktemp("camera")
+    frame = Image.new("RGB", (480, 480), "blue")
+    frame.paste("red", (0, 0, 240, 480))
+    frame.save(folder / "frame.jpg")
+    (folder / "camera.mjpeg").write_bytes((folder / "frame.jpg").read_bytes() * 5)
+    with chromium(*camera_flags(folder / "camera.mjpeg")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def context(browser):
+    return browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce", permissions=["camera"])
+
+
+@pytest.fixture
+def open_tab(context):
+    """Opens tabs of one browser, and closes them after the test."""
+    tabs = []
+
+    def open_tab(address: str, **options) -> Tab:
+        tabs.append(Tab(context, address, **options))
+        return tabs[-1]
+
+    yield open_tab
+    for tab in tabs:
+        tab.page.close()
+
+
+@pytest.fixture(scope="module")
+def kept(context, address):
+    """The tab that most tests use, one after the other: opening the page is what takes longest."""
+    return Tab(context, address)
+
+
+@pytest.fixture
+def tab(kept):
+    kept.clear()
+    return kept
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield folder
+
+
+def greedy():
+    from transformers import GenerationConfig
+
+    return GenerationConfig(do_sample=False, max_new_tokens=8, min_new_tokens=4)
+
+
+def load_tiny():
+    import torch
+
+    from pipelines.visualcla import load_pretrained
+
+    return load_pretrained(TINY_MODEL, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    with served(load_tiny, folder, greedy) as address:
+        yield address
+
+
+class Script:
+    """Answers that a test writes word by word, in place of the model's."""
+
+    def __init__(self):
+        self.words: queue.Queue[str | Exception | None] = queue.Queue()
+        self.asked: list[tuple[str, int]] = []
+        self.num_closed = 0
+
+    def __call__(self, model, session, config):
+        turn = session.turns[-1]
+        self.asked.append((turn.question, len(turn.pictures)))
+        try:
+            while (word := self.words.get(timeout=60)) is not None:
+                if isinstance(word, Exception):
+                    raise word
+                turn.answer += word
+                yield turn
+                if session.wants_stop:
+                    return
+        finally:
+            self.num_closed += 1
+
+    def say(self, *words: str | Exception) -> None:
+        for word in (*words, None):
+            self.words.put(word)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    script = Script()
+    monkeypatch.setattr("demo.ui.answer", script)
+    return script
+
+
+def test_pictures_of_one_message_are_shown_numbered_and_counted(tab):
+    assert tab.ask("What?", ONE, OTHER)
+    assert re.search(r"pictures 1, 2 \(5 tokens each\) · \d+ of 2048 tokens used", tab.context())
+    shown = tab.page.locator("#chat figure")
+    assert shown.all_inner_texts() == ["Picture 1", "Picture 2"]
+    assert tab.page.evaluate("[...document.querySelectorAll('#chat figure img')].map(image => image.naturalWidth)") == [
+        192,
+        192,
+    ]
+    assert tab.ask("And?", GOLDEN / "images/shapes_rgba.png")
+    assert "pictures 1, 2, 3 (5 tokens each)" in tab.context()
+
+
+def test_what_it_looks_at_shows_each_picture_with_its_share(tab):
+    tab.ask("What?", ONE, OTHER)
+    tab.page.locator("#looks figure").nth(1).wait_for()
+    captions = tab.page.locator("#looks figcaption").all_inner_texts()
+    shares = [int(re.fullmatch(rf"Picture {number} · (\d+)%", caption)[1]) for number, caption in enumerate(captions, 1)]
+    assert len(shares) == 2 and 99 <= sum(shares) <= 101
+    tab.ask("And now?", OTHER)
+    tab.page.locator("#looks figure").nth(2).wait_for()
+    tab.answers().first.click()
+    tab.wait_until(lambda: tab.page.locator("#looks figure").count() == 2)
+    tab.page.locator("#is_looking input").uncheck()
+    tab.wait_until(lambda: tab.page.locator("#looks figure").count() == 0)
+
+
+GIVE = """([selector, kind, base64]) => {
+    const bytes = Uint8Array.from(atob(base64), character => character.charCodeAt(0));
+    const data = new DataTransfer();
+    data.items.add(new File([bytes], "picture.png", {type: "image/png"}));
+    const given = kind === "paste" ? {clipboardData: data} : {dataTransfer: data};
+    const event = kind === "paste" ? new ClipboardEvent(kind, {...given, bubbles: true, cancelable: true})
+                                   : new DragEvent(kind, {...given, bubbles: true, cancelable: true});
+    document.querySelector(selector).dispatchEvent(event);
+}"""
+
+
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_picture_is_pasted_or_dropped(tab, script, way):
+    tab.box.click()
+    tab.page.evaluate(GIVE, ["#box textarea", way, base64.b64encode(ONE.read_bytes()).decode("ascii")])
+    tab.wait_until(lambda: tab.attached() == 1)
+    script.say("Yes.")
+    tab.ask("This?")
+    assert script.asked == [("This?", 1)]
+
+
+def test_camera_picture_joins_the_message_and_is_not_mirrored(tab, script):
+    tab.attach(ONE)
+    tab.take_picture()
+    script.say("Yes.")
+    tab.ask("Both?")
+    assert script.asked == [("Both?", 2)]
+    colours = tab.page.evaluate(COLOURS, "#chat figure:nth-of-type(2) img")
+    assert [max("rgb", key=dict(zip("rgb", colour, strict=True)).get) for colour in colours] == ["r", "b"]
+
+
+COLOURS = """selector => {
+    const image = document.querySelector(selector);
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    const pen = canvas.getContext("2d");
+    pen.drawImage(image, 0, 0);
+    return [0.1, 0.9].map(x => [...pen.getImageData(x * canvas.width, canvas.height / 2, 1, 1).data].slice(0, 3));
+}"""
+
+
+def test_example_picture_is_asked_about_with_a_click(tab):
+    tab.page.get_by_text("Describe the picture.").first.click()
+    tab.wait_until(lambda: tab.answers().count() == 1)
+    tab.wait()
+    assert tab.questions()[-1] == "Describe the picture."
+    assert tab.page.locator("#chat figure").count() == 1
+
+
+def test_answer_is_streamed_and_stop_keeps_what_was_said(tab, script):
+    tab.send("Tell me.")
+    script.words.put("One ")
+    tab.wait_until(lambda: tab.answers().count() == 1 and tab.last_answer() == "One")
+    script.words.put("two ")
+    tab.wait_until(lambda: tab.last_answer() == "One two")
+    tab.page.locator("#box .stop-button").click()
+    tab.page.wait_for_timeout(500)
+    script.words.put("three")
+    assert tab.wait() == "One two three"
+    script.say("Again.")
+    assert tab.ask("And?") == "Again."
+    assert tab.answers().first.inner_text().strip() == "One two three"
+
+
+def test_regenerate_asks_the_same_again_and_edit_asks_anew(tab, script):
+    script.say("First.")
+    tab.ask("What is it?", ONE)
+    script.say("Second.")
+    tab.ask("Sure?")
+    script.say("Third.")
+    tab.press("Retry")
+    tab.wait_until(lambda: tab.last_answer() == "Third.")
+    tab.wait()
+    script.say("Fourth.")
+    tab.edit("Really?")
+    tab.wait_until(lambda: tab.last_answer() == "Fourth.")
+    tab.wait()
+    assert script.asked == [("What is it?", 1), ("Sure?", 0), ("Sure?", 0), ("Really?", 0)]
+    assert tab.answers().count() == 2
+    script.say("Fifth.")
+    tab.page.locator("#chat [aria-label=Edit]").first.click()
+    tab.page.locator("#chat textarea").fill("What is that?")
+    tab.press("Submit")
+    tab.wait_until(lambda: tab.answers().count() == 1 and tab.last_answer() == "Fifth.")
+    assert script.asked[-1] == ("What is that?", 1)
+    assert tab.page.locator("#chat figure").count() == 1
+
+
+def test_clear_empties_the_chat(tab, script):
+    script.say("First.")
+    tab.ask("What is it?", ONE)
+    tab.page.locator("#clear").click()
+    tab.wait_until(lambda: tab.answers().count() == 0)
+    script.say("Second.")
+    assert tab.ask("Anything?") == "Second."
+    assert tab.questions() == ["Anything?"]
+
+
+def test_two_browsers_share_no_picture_and_wait_for_each_other(browser, address, script):
+    contexts = [browser.new_context() for _ in range(2)]
+    mine, yours = (Tab(context, address) for context in contexts)
+    mine.attach(ONE)
+    mine.send("Mine?")
+    mine.wait_until(lambda: script.asked == [("Mine?", 1)])
+    yours.attach(OTHER, GOLDEN / "images/stripes_gray.png")
+    yours.send("Yours?")
+    yours.page.get_by_text(re.compile(r"queue: \d+/\d+")).wait_for()
+    script.say("To me.")
+    assert mine.wait() == "To me."
+    script.say("To you.")
+    yours.wait_until(lambda: yours.answers().count() == 1)
+    assert yours.wait() == "To you."
+    assert script.asked == [("Mine?", 1), ("Yours?", 2)]
+    assert (mine.page.locator("#chat figure").count(), yours.page.locator("#chat figure").count()) == (1, 2)
+    assert "To you." not in mine.page.locator("#chat").inner_text()
+    for context in contexts:
+        context.close()
+
+
+def test_closed_tab_ends_its_answer(tab, open_tab, address, script):
+    closed = open_tab(address)
+    closed.send("Tell me.")
+    script.words.put("One ")
+    closed.wait_until(lambda: closed.answers().count() == 1)
+    closed.page.close()
+    for _ in range(20):
+        script.words.put("more ")
+    script.words.put(None)
+    tab.wait_until(lambda: script.num_closed == 1)
+    assert not script.words.empty()
+    while not script.words.empty():
+        script.words.get()
+    script.say("For you.")
+    assert tab.ask("Me?") == "For you."
+
+
+def test_second_question_while_answering_stays_in_the_box(tab, script):
+    tab.send("One?")
+    tab.wait_until(lambda: script.asked == [("One?", 0)])
+    tab.send("Two?")
+    tab.page.wait_for_timeout(1000)
+    assert tab.box.input_value() == "Two?"
+    script.say("Done.")
+    assert tab.wait() == "Done."
+    assert tab.questions() == ["One?"]
+
+
+def bad_files():
+    whole, huge = io.BytesIO(), io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(whole, "PNG")
+    Image.new("1", (9000, 9000)).save(huge, "PNG")
+    return {
+        "broken.png": b"this is no picture",
+        "cut.png": whole.getvalue()[:900],
+        "huge.png": huge.getvalue(),
+        "program.svg": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+    }
+
+
+def test_bad_pictures_are_refused_and_the_chat_goes_on(tab, script, tmp_path):
+    script.say("Yes.")
+    tab.ask("Here?")
+    for name, data in bad_files().items():
+        (tmp_path / name).write_bytes(data)
+        tab.attach(tmp_path / name)
+        tab.send("And this?")
+        tab.page.locator(".toast-body", has_text=name).wait_for()
+        assert tab.box.input_value() == "And this?"
+        tab.detach()
+    assert tab.questions() == ["Here?"]
+    script.say("Good.")
+    assert tab.ask("Without?") == "Good."
+
+
+def test_odd_pictures_are_taken_and_shown(tab, tmp_path):
+    grey = Image.radial_gradient("L").resize((60, 40))
+    frames = {"save_all": True, "append_images": [grey.rotate(90), grey.rotate(180)]}
+    grey.save(tmp_path / "animated.gif", **frames)
+    grey.save(tmp_path / "animated.webp", **frames)
+    grey.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    grey.convert("I;16").save(tmp_path / "deep.png")
+    grey.convert("P").save(tmp_path / "palette.png", transparency=3)
+    grey.convert("1").save(tmp_path / "scan.tiff")
+    Image.new("RGB", (2000, 1), "red").save(tmp_path / "line.png")
+    tab.ask("What?", *sorted(tmp_path.iterdir()))
+    assert "pictures 1, 2, 3, 4, 5, 6, 7 " in tab.context()
+    widths = "[...document.querySelectorAll('#chat figure img')].filter(image => image.naturalWidth > 0).length"
+    tab.wait_until(lambda: tab.page.evaluate(widths) == 7)
+
+
+def test_too_many_pictures_for_the_context_are_refused_and_old_ones_left_out(open_tab, folder, tmp_path):
+    def load_short():
+        model = load_tiny()
+        model.config.get_text_config().max_position_embeddings = 70
+        return model
+
+    files = []
+    for number in range(8):
+        files.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (32, 32), (number * 30, 0, 0)).save(files[-1])
+    with served(load_short, folder, greedy) as address:
+        tab = open_tab(address)
+        assert "takes" in tab.ask("?", *files) and "of a context of 70" in tab.last_answer()
+        assert not tab.ask("?", files[0]).startswith("⚠")
+        assert not tab.ask("?", files[1], files[2]).startswith("⚠")
+        assert "left out because the context is full" in tab.context()
+
+
+def test_failed_answer_is_said_and_the_chat_kept(tab, script):
+    script.say("First.")
+    tab.ask("One?", ONE)
+    script.say(RuntimeError("CUDA out of memory. Tried to allocate 7 GiB"))
+    assert "Out of memory" in tab.ask("Two?")
+    script.say("Third.")
+    tab.press("Retry")
+    tab.wait_until(lambda: tab.last_answer() == "Third.")
+    assert [question for question in tab.questions() if question.endswith("?")] == ["One?", "Two?"]
+
+
+def test_model_that_does_not_load_is_told_and_tried_again(open_tab, folder):
+    attempts = []
+
+    def load():
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise ValueError("'nowhere' is not a checkpoint: missing ['config.json'].")
+        return load_tiny()
+
+    with served(load, folder, greedy) as address:
+        tab = open_tab(address, is_ready=False)
+        tab.page.locator("#context", has_text="could not be loaded: 'nowhere'").wait_for()
+        assert "could not be loaded" in tab.ask("What?", ONE)
+        tab.press("Retry")
+        tab.wait_until(lambda: not tab.last_answer().startswith("⚠"))
+        tab.wait()
+        assert len(attempts) == 3
+
+
+def test_model_is_loaded_once_for_all(open_tab, folder):
+    attempts, may_go = [], threading.Event()
+
+    def load():
+        attempts.append(1)
+        may_go.wait(180)
+        return load_tiny()
+
+    with served(load, folder, greedy) as address:
+        tabs = [open_tab(address, is_ready=False) for _ in range(2)]
+        assert all(tab.context() == "Loading tiny…" for tab in tabs)
+        tabs[0].send("What?")
+        may_go.set()
+        tabs[0].wait_until(lambda: tabs[0].answers().count() == 1)
+        tabs[1].ask("What?")
+        assert len(attempts) == 1
+
+
+def test_answers_come_whole_without_streaming(open_tab, folder, script):
+    with served(load_tiny, folder, greedy, is_streaming=False) as address:
+        tab = open_tab(address)
+        tab.send("Tell me.")
+        script.words.put("One ")
+        tab.wait_until(lambda: script.words.empty())
+        assert tab.answers().count() == 0
+        script.say("two.")
+        tab.wait_until(lambda: tab.answers().count() == 1)
+        assert tab.wait() == "One two."
+
+
+def test_markdown_code_and_maths_are_rendered_and_html_does_not_run(tab, script):
+    script.say(
+        "**bold** and $x^2$ and \\(y\\)\n\n$$\\frac{a}{b}$$\n\n```python\nprint(1)\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"
+        "<img src=x onerror='window.hacked = 1'><script>window.hacked = 1</script> ![far](http://192.0.2.1/x.png)"
+    )
+    tab.ask("Show <img src=x onerror='window.hacked = 1'>")
+    answer = tab.answers().last
+    assert [answer.locator(tag).count() for tag in ("strong", ".katex-display", "pre code", "table")] == [1, 1, 1, 1]
+    assert answer.locator(".katex").count() == 3
+    tab.page.wait_for_timeout(500)
+    assert tab.page.evaluate("window.hacked") is None
+    assert answer.locator("img").count() <= 1  # the far one: its address is known, but the page's policy lets nobody ask
+
+
+def test_page_speaks_the_browsers_language_and_changes_it(browser, address, script):
+    tab = Tab(browser.new_context(locale="zh-CN"), address)
+    tab.page.get_by_placeholder("请就图片提问").wait_for()
+    script.say("好。")
+    tab.ask("是吗？", ONE)
+    assert tab.page.locator("#chat figcaption").inner_text() == "图片 1"
+    tab.page.get_by_text("English").click()
+    tab.page.get_by_placeholder("Ask about your pictures").wait_for()
+    assert tab.page.locator("#save").inner_text() == "Save chat"
+    tab.wait_until(lambda: tab.page.locator("#chat figcaption").inner_text() == "Picture 1")
+
+
+def test_settings_reach_the_model(tab, monkeypatch):
+    configs = []
+
+    def answer(model, session, config):
+        configs.append(config)
+        session.turns[-1].answer = "Yes."
+        yield session.turns[-1]
+
+    monkeypatch.setattr("demo.ui.answer", answer)
+    tab.ask("One?")
+    tab.page.locator("#settings").get_by_text("Settings").click()
+    tab.page.get_by_label("number input for Longest answer, in tokens").fill("3")
+    tab.page.get_by_label("number input for Temperature").fill("0.3")
+    tab.page.get_by_label("Sample (off: always the likeliest token)").check()
+    tab.box.click()
+    tab.ask("Two?")
+    assert [(config.do_sample, config.max_new_tokens) for config in configs] == [(False, 8), (True, 3)]
+    assert configs[1].temperature == 0.3
+
+
+def test_saved_chat_is_whole_and_runs_nothing(tab, browser, script, tmp_path):
+    script.say("It is $x^2$ <script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>")
+    tab.ask("What <b onclick='x()'>is</b> it?", ONE)
+    with tab.page.expect_download() as download:
+        tab.page.locator("#save").click()
+    assert download.value.suggested_filename == "chat.html"
+    download.value.save_as(tmp_path / "chat.html")
+    context = browser.new_context(offline=True)
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "chat.html").as_uri())
+    assert page.evaluate("[window.hacked, document.querySelector('img').naturalWidth]") == [None, 192]
+    assert page.locator("article math msup").count() == 1
+    assert page.locator("[onclick], [onerror], script").count() == 0
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_nothing_was_asked_of_other_machines_and_no_script_failed(kept):
+    """Over all that the tests above did in this tab."""
+    assert kept.foreign == [] and kept.errors == []
