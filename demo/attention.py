@@ -77,7 +77,8 @@ def overlay(look: Look, max_side_px: int = 512) -> Image.Image:
     left, top, right, bottom = (round(edge * side) for edge, side in zip(look.box, (*image.size, *image.size), strict=True))
     mask = Image.new("L", image.size, 0)
     grid = Image.frombytes("L", (light.shape[1], light.shape[0]), bytes(light.flatten().tolist()))
-    mask.paste(grid.resize((right - left, bottom - top), Image.Resampling.BILINEAR), (left, top))
+    size = max(1, right - left), max(1, bottom - top)  # a hair's breadth of a very long picture is still something
+    mask.paste(grid.resize(size, Image.Resampling.BILINEAR), (left, top))
     return ImageChops.multiply(image, Image.merge("RGB", (mask, mask, mask)))
 
 

@@ -47,6 +47,7 @@ HEAD = """<meta http-equiv="Content-Security-Policy" content="default-src 'self'
 CSS = Path(__file__).with_name("page.css")
 FIGURE = '<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
 THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"])
+AT_ONCE = {"concurrency_limit": None, "show_progress": "hidden"}  # but through the queue, or gradio would swallow the warnings
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
 IDLE = {"submit_btn": True, "stop_btn": False}
 ANSWERING = {"submit_btn": False, "stop_btn": True}
@@ -138,10 +139,10 @@ class ChatPage:
             )
             language.input(self.relabel, [language, session], [chat, context, *worded], queue=False)
             asked = [
-                box.submit(self.ask, [box, session], [chat, box], queue=False),
-                chat.example_select(self.ask_example, session, [chat, box], queue=False),
-                chat.retry(self.ask_again, session, [chat, box], queue=False),
-                chat.edit(self.ask_edited, session, [chat, box], queue=False),
+                box.submit(self.ask, [box, session], [chat, box], **AT_ONCE),
+                chat.example_select(self.ask_example, session, [chat, box], **AT_ONCE),
+                chat.retry(self.ask_again, session, [chat, box], **AT_ONCE),
+                chat.edit(self.ask_edited, session, [chat, box], **AT_ONCE),
             ]
             for event in asked:
                 event.then(self.write, [session, *settings], [chat, context, box], show_progress_on=chat, **MODEL_QUEUE).then(

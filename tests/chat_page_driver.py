@@ -84,6 +84,7 @@ class Tab:
         self.foreign: list[str] = []
         self.errors: list[str] = []
         self.page.on("request", lambda request: self._note(request.url, address))
+        self.page.on("requestfailed", self._forget_if_forbidden)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(address)
         self.box = self.page.locator("#box textarea")
@@ -94,6 +95,11 @@ class Tab:
     def _note(self, url: str, address: str) -> None:
         if not url.startswith((address, "data:", "blob:")):
             self.foreign.append(url)
+
+    def _forget_if_forbidden(self, request) -> None:
+        """The page's own policy kept the browser from asking."""
+        if request.failure == "csp":
+            self.foreign.remove(request.url)
 
     def attach(self, *files: Path | str) -> None:
         before = self.attached()

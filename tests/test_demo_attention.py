@@ -88,3 +88,8 @@ def test_overlay_is_bright_where_it_was_looked_at_and_black_where_the_model_sees
     assert shown.getpixel((5, 20)) == (0, 0, 0) and shown.getpixel((75, 20)) == (0, 0, 0)
     assert shown.getpixel((23, 20)) == (255, 255, 255)
     assert max(shown.getpixel((57, 20))) < 60
+
+
+def test_overlay_of_a_very_long_picture_can_be_made():
+    look = Look(1, 1.0, torch.full((4, 4), 1 / 16), (0.4998, 0.0, 0.5002, 1.0), Image.new("RGB", (2000, 1), "white"))
+    assert overlay(look).size == (512, 1)
