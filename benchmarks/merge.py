@@ -175,20 +175,17 @@ def make_adapter(
 
 def write(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     """A file of fp16 noise in the given shapes."""
-    from concurrent.futures import ThreadPoolExecutor
-
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = torch.empty(WRITTEN_BYTES // 2, dtype=torch.float16).uniform_(-0.05, 0.05)
     content = memoryview(noise.view(torch.uint8).numpy())
     products = {name: Product(torch.empty(shape, device="meta"), torch.float16) for name, shape in shapes.items()}
     shard = Shard(path.name, products)
     writer = open_writer(path, shard)
-    with ThreadPoolExecutor(1) as executor:
-        for name, product in products.items():
-            writer.begin(name, product)
-            for start in range(0, product.num_bytes, WRITTEN_BYTES):
-                writer.write(content[: min(WRITTEN_BYTES, product.num_bytes - start)])
-        writer.finish(executor).result()
+    for name, product in products.items():
+        writer.begin(name, product)
+        for start in range(0, product.num_bytes, WRITTEN_BYTES):
+            writer.write(content[: min(WRITTEN_BYTES, product.num_bytes - start)])
+    writer.finish()
 
 
 def drop_cache(folder: Path) -> None:

@@ -52,6 +52,9 @@ class Recipe:
     attn_implementation: str | None = _option(
         None, "attention of vision encoder and language model while training; 'eager' is the fastest for short rows on a CPU"
     )
+    muon_learning_rate: float | None = _option(
+        None, "weight matrices inside the layers learn with Muon at this rate, all else with AdamW; without it AdamW does all"
+    )
     result: str = _option(
         "model",
         "'model': a whole model folder, LoRA merged; 'adapter': LoRA and the parts trained in full, in the VisualCLA release's "

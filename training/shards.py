@@ -5,14 +5,13 @@ Headers come first, as all sizes are known; a file has its name only once it is 
 
 import io
 import json
-import os
 import zipfile
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.weights import SAFETENSORS_DTYPES
 
+from .direct_file import DirectFile
 from .products import Product
 from .stored_tensors import StoredTensor, read_header
 from .torch_pickles import pickle_head
@@ -112,7 +111,7 @@ class ShardWriter:
     def __init__(self, path: Path, shard: Shard):
         self.path = path
         self.part = path.with_name(path.name + ".part")
-        self.file = open(self.part, "wb", buffering=0)  # noqa: SIM115 - closed by finish or abandon
+        self.file = DirectFile(self.part)
         self._start(shard)
 
     def _start(self, shard: Shard) -> None:
@@ -131,21 +130,16 @@ class ShardWriter:
         """The next tensor starts."""
 
     def write(self, content: memoryview) -> None:
-        while content:
-            content = content[self.file.write(content) :]
+        self.file.write(content)
 
-    def finish(self, executor: Executor) -> Future:
-        """Bring the file to the disk and give it its name, in the background."""
-        return executor.submit(self._finish)
-
-    def _finish(self) -> None:
-        os.fsync(self.file.fileno())
+    def finish(self) -> None:
+        """Bring the file to the disk and give it its name."""
         self.file.close()
         self.part.replace(self.path)
 
     def abandon(self) -> None:
         """Leave nothing."""
-        self.file.close()
+        self.file.abandon()
         self.part.unlink(missing_ok=True)
 
 
@@ -166,11 +160,11 @@ class PickleShardWriter(ShardWriter):
     def write(self, content: memoryview) -> None:
         self.entry.write(content)
 
-    def finish(self, executor: Executor) -> Future:
+    def finish(self) -> None:
         self._open("archive/version", b"3\n")
         self.entry.close()
         self.archive.close()
-        return super().finish(executor)
+        super().finish()
 
     def abandon(self) -> None:
         # Closing the archive would write its end; the file goes anyway.

@@ -1,11 +1,10 @@
-"""The stream of weights: one thread reads and hashes, one computes, one writes, one waits for the disk.
+"""The stream of weights: one thread reads, one hashes, one computes, one writes.
 
 Memory is a fixed number of buffers, whatever the size of the model.
 """
 
 import queue
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +63,7 @@ def _stream(shards: list[Shard], folder: Path, hashes: InputHashes, progress: Ca
     work = torch.empty(max([TILE_ELEMENTS, *(_row_elements(p) for s in shards for p in s.products.values())]))
     targets: queue.SimpleQueue = queue.SimpleQueue()
     with ExitStack() as stack:
-        writing = _Writing(folder, stack.enter_context(ThreadPoolExecutor(1)), progress)
+        writing = _Writing(folder, progress)
         sink = stack.enter_context(Sink(writing, writing.close, QUEUE_BLOCKS))
         sources = stack.enter_context(InBackground(_read_blocks(shards, hashes), QUEUE_BLOCKS))
         factors: list[Factors] = []
@@ -133,11 +132,10 @@ def _read_blocks(shards: list[Shard], hashes: InputHashes) -> Iterator[tuple[_Bl
 class _Writing:
     """Puts blocks into the files they belong to."""
 
-    def __init__(self, folder: Path, executor: ThreadPoolExecutor, progress: Callable[[int], Any]):
-        self.folder, self.executor, self.progress = folder, executor, progress
+    def __init__(self, folder: Path, progress: Callable[[int], Any]):
+        self.folder, self.progress = folder, progress
         self.shard: Shard | None = None
         self.writer: ShardWriter | None = None
-        self.finishing: list = []
 
     def __call__(self, item: tuple[_Block, Callable[[], None]]) -> None:
         block, give_back = item
@@ -153,7 +151,7 @@ class _Writing:
 
     def _finish_shard(self) -> None:
         if self.writer is not None:
-            self.finishing.append(self.writer.finish(self.executor))
+            self.writer.finish()
             self.writer = None
 
     def close(self, is_whole: bool) -> None:
@@ -161,5 +159,3 @@ class _Writing:
             self._finish_shard()
         elif self.writer is not None:
             self.writer.abandon()
-        for future in self.finishing:
-            future.result()

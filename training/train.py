@@ -17,6 +17,7 @@ from .adapter import add_lora, merge_lora, save_adapter
 from .collator import ConversationCollator
 from .config import Arguments, Recipe, parse, resolved
 from .data import open_source
+from .optimizer import MuonWithAdamW
 from .vision import AttributeClassifier, AttributeCollator
 
 
@@ -67,6 +68,7 @@ class Run:
             train_dataset=self.rows,
             data_collator=self.collator,
             callbacks=[LossCurve(self.folder)],
+            optimizers=(self._optimizer(), None),
         )
         trainer.train()
         if not trainer.is_world_process_zero():
@@ -82,6 +84,20 @@ class Run:
             merge_lora(self.lora)
             save_model_folder(self.model.to(dtype), self.processor, self.result)
         return self.result
+
+    def _optimizer(self) -> torch.optim.Optimizer | None:
+        """None: what the arguments say."""
+        if self.recipe.muon_learning_rate is None:
+            return None
+        learning = [(name, parameter) for name, parameter in self.learner.named_parameters() if parameter.requires_grad]
+        arguments = self.arguments
+        return MuonWithAdamW(
+            learning,
+            self.recipe.muon_learning_rate,
+            arguments.learning_rate,
+            (arguments.adam_beta1, arguments.adam_beta2),
+            arguments.weight_decay,
+        )
 
     def _objective(self) -> tuple[nn.Module, object]:
         if self.recipe.objective == "conversation":

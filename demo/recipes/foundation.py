@@ -19,6 +19,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from demo import world
 from demo.conversations import ABOUT_NONE, ABOUT_ONE, ABOUT_SEVERAL, ask_about, ask_across, converse
+from demo.grammar import CHINESE, ORDINALS
 from demo.scenes import make_palette, make_scene
 from pipelines.visualcla import (
     VisualCLAConfig,
@@ -32,8 +33,11 @@ from pipelines.visualcla.saving import save_model_folder
 SIDE_PX = 64
 CONTROL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 PRINTABLE_ASCII = "".join(map(chr, range(32, 127)))
-# English words with the space before them, runs of "#" and of line ends; everything else character by character.
-PIECES = r" ?[A-Za-z]+| ?#+|\n+| ?[!-~]|[\s\S]"
+# What is one token: a place in two words, a word of the world in Chinese, an English word with the space before it, a run of
+# "#" or of line ends; everything else character by character.
+PLACES = r" ?(?i:top|bottom) (?:left|right)\b"
+CHINESE_WORDS = "|".join(sorted({*CHINESE.values(), *ORDINALS["zh"], "图片", "颜色", "形状", "什么"}, key=len, reverse=True))
+PIECES = rf"{PLACES}|{CHINESE_WORDS}| ?[A-Za-z]+| ?#+|\n+| ?[!-~]|[\s\S]"
 SEED = 1
 
 
@@ -95,7 +99,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast, num_image_embeds: int) -> Vi
             "hidden_size": 192,
             "intermediate_size": 512,
             "num_hidden_layers": 6,
-            "num_attention_heads": 6,
+            "num_attention_heads": 3,
             "max_position_embeddings": 2048,
             "initializer_range": 0.06,
             "bos_token_id": tokenizer.bos_token_id,
@@ -157,25 +161,25 @@ def attribute_rows(seed: int) -> Iterator[dict]:
 
 
 def lesson_rows(seed: int) -> Iterator[dict]:
-    """Endless rows for stage 2: every other one as the world mixes them, the others long talks.
+    """Endless rows for stage 2: every other one as the world mixes them, the others talks.
 
-    A long talk asks eight questions about what was shown at its beginning: a picture, some pictures, or nothing. So a picture
-    that was encoded once teaches eight answers.
+    A talk asks five questions about what was shown at its beginning: a picture, some pictures, or nothing. So a picture
+    that was encoded once teaches five answers.
     """
     rng = random.Random(f"lessons/{seed}")
     for row in world.instruction_rows(seed):
         yield row
-        yield _long_talk(rng)
+        yield _talk(rng)
 
 
-def _long_talk(rng: random.Random) -> dict:
+def _talk(rng: random.Random) -> dict:
     language = rng.choice(world.LANGUAGES)
     num_pictures = rng.choices((0, 1, 2, 3), weights=(1, 6, 2, 2))[0]
     palette = make_palette(rng) if rng.random() < 0.5 else None
     shown = tuple(make_scene(rng, "train", palette) for _ in range(num_pictures))
     turns: list[tuple[str, str]] = []
     asked = set()
-    while len(turns) < 8:
+    while len(turns) < 5:
         if not shown:
             talk = converse(rng.choice(ABOUT_NONE), language, rng, "train")
             turns += [(turn.question, turn.answer) for turn in talk.turns]

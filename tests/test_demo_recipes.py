@@ -1,0 +1,73 @@
+"""The recipes are one chain, from the untrained model to the shipped one, and their data is what they promise."""
+
+import itertools
+from pathlib import Path
+
+import yaml
+
+from demo import world
+from demo.recipes.foundation import (
+    SIDE_PX,
+    attribute_rows,
+    lesson_rows,
+    make_config,
+    make_processor,
+    make_tokenizer,
+    terse_rows,
+)
+from training.config import parse
+
+RECIPES = sorted(Path("demo/recipes").glob("*.yaml"))
+STAGES = [recipe for recipe in RECIPES if recipe.stem[0] in "012"]
+ORDER = ("0_vision", "0_resampler", "0_language", "1_captions", "2_instructions")
+
+
+def test_every_stage_starts_from_what_the_one_before_leaves():
+    assert sorted(recipe.stem for recipe in STAGES) == sorted(ORDER)
+    folder = "outputs/demo/foundation"
+    for name in ORDER:
+        recipe, arguments = parse(["--config", f"demo/recipes/{name}.yaml"])
+        assert recipe.model == folder
+        folder = f"{arguments.output_dir}/{recipe.result}"
+
+
+def test_recipes_name_their_seeds_and_steps_and_need_no_accelerator():
+    for recipe in RECIPES:
+        values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        assert {"seed", "max_steps", "use_cpu"} <= values.keys()
+
+
+def test_words_of_the_world_are_one_token_and_every_character_comes_back():
+    tokenizer = make_tokenizer()
+    for words in ("红色|的|圆形", "A| red| circle|.", "At| the| top left|.", "第一张|图片|里"):
+        ids = tokenizer(words.replace("|", ""), add_special_tokens=False)["input_ids"]
+        assert [tokenizer.decode(token) for token in ids] == words.split("|")
+    everything = world.characters()
+    assert tokenizer.decode(tokenizer(everything, add_special_tokens=False)["input_ids"]) == everything
+
+
+def test_model_is_small_and_its_context_long():
+    processor = make_processor()
+    config = make_config(processor.tokenizer, processor.num_image_embeds)
+    assert config.text_config.max_position_embeddings >= 2048
+    assert config.vision_config.image_size == SIDE_PX
+
+
+def test_targets_of_the_eyes_are_what_the_picture_shows():
+    for row in itertools.islice(attribute_rows(3), 20):
+        assert [place for place, _, _ in row["targets"]] == list(range(len(world.PLACES)))
+        assert 0 <= sum(colour > 0 for _, colour, _ in row["targets"]) <= 4
+
+
+def test_a_talk_asks_about_the_pictures_of_its_first_message():
+    rows = list(itertools.islice(lesson_rows(3), 60))[1::2]
+    for row in rows:
+        images = [sum(item["type"] == "image" for item in message["content"]) for message in row["messages"]]
+        assert images[0] == len(row["images"]) and not any(images[1:])
+        assert len(row["messages"]) >= 10
+
+
+def test_terse_answers_say_the_same():
+    for plain, terse in zip(itertools.islice(world.instruction_rows(3), 40), terse_rows(3), strict=False):
+        said, shortened = (row["messages"][-1]["content"][0]["text"] for row in (plain, terse))
+        assert shortened == said.lower().rstrip(".!。！")
