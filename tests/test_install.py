@@ -1,12 +1,11 @@
-"""install.py without a network: what it asks of Python and pip, what it leaves behind, what it says of mistakes."""
+"""install.py and its environment, without a network: what it asks of Python and pip, what it leaves, what it says of mistakes."""
 
 import argparse
 import ast
 import errno
-import importlib.util
-import io
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from installer import command_line, environment
+from installer.words import UserError, quote
 
 ROOT = Path(__file__).resolve().parent.parent
 STUB = """
@@ -43,24 +45,13 @@ else:
 needs_sh = pytest.mark.skipif(os.name == "nt", reason="the stand-in for Python is a shell script")
 
 
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """install.py as a module, its root an empty project."""
-    spec = importlib.util.spec_from_file_location("install", ROOT / "install.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    (tmp_path / "pyproject.toml").write_text("[project]\n")
-    (tmp_path / "constraints.txt").write_text("# comment\ntorch==2.13.0\n")
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    return module
-
-
 class Project:
     """A copy of the project's house with a stand-in for Python, which notes how it was called and installs nothing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "眼睛 and blanks"
         self.folder.mkdir()
+        shutil.copytree(ROOT / "installer", self.folder / "installer", ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("install.py", "pyproject.toml", "constraints.txt", "constraints-oldest.txt"):
             shutil.copy(ROOT / name, self.folder)
         (folder / "stub.py").write_text(STUB)
@@ -123,7 +114,36 @@ def assert_one_line(result: subprocess.CompletedProcess, status: int, *words: st
 
 
 def test_source_is_read_by_python_3_8():
-    ast.parse((ROOT / "install.py").read_text(encoding="utf-8"), feature_version=(3, 8))
+    for file in (ROOT / "installer").glob("*.py"):
+        ast.parse(file.read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+def test_any_python_can_read_install_py():
+    """Nothing that is newer than the oldest Python that somebody may start it with."""
+    tree = ast.parse((ROOT / "install.py").read_text(encoding="ascii"))
+    newer = (ast.JoinedStr, ast.AnnAssign, ast.AsyncFunctionDef, ast.NamedExpr, ast.Nonlocal, ast.Starred)
+    assert not [node for node in ast.walk(tree) if isinstance(node, newer) or getattr(node, "returns", None)]
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+
+
+@pytest.mark.parametrize("version", [(2, 7, 18), (3, 7, 16)])
+def test_python_that_is_too_old_is_one_line_and_status_2(monkeypatch, capsys, version):
+    monkeypatch.setattr(sys, "version_info", version)
+    with pytest.raises(SystemExit, match="^2$"):
+        runpy.run_path(str(ROOT / "install.py"), run_name="__main__")
+    said = capsys.readouterr().err
+    assert said.startswith("install.py: this is Python " + ".".join(map(str, version))) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_install_py_without_its_folder_is_one_line_and_status_2(tmp_path, is_whole):
+    shutil.copy(ROOT / "install.py", tmp_path)
+    if is_whole:
+        shutil.copytree(ROOT / "installer", tmp_path / "installer", ignore=shutil.ignore_patterns("__pycache__"))
+        (tmp_path / "installer" / "words.py").unlink()
+    command = [sys.executable, "-P" if sys.version_info >= (3, 11) else "-B", str(tmp_path / "install.py"), "test"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert_one_line(result, 2, "installer/ is not beside it, or not whole")
 
 
 # --- a run from nothing, and the runs after it
@@ -220,7 +240,10 @@ def test_failed_update_leaves_no_stamp(project):
 
 
 def start(project: Project) -> subprocess.Popen:
-    return subprocess.Popen(**project.command("test"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def listen() -> None:  # a suite in the background has been told to ignore it, and so would its children
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(**project.command("test"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=listen)
 
 
 def start_and_wait_for_pip(project: Project) -> subprocess.Popen:
@@ -259,13 +282,13 @@ def test_stopped_run_says_so_and_leaves_no_stamp(project, number, status):
     assert project.unfinished.exists() and not project.stamp.exists()
 
 
-def test_unreadable_stamps_count_as_none(install, tmp_path):
+def test_unreadable_stamps_count_as_none(tmp_path):
     for text in ("", "{", "[]", '"x"', '{"extras": 3, "fingerprint": "", "cpu": 0}', '{"extras": []}'):
-        (tmp_path / install.STAMP).write_text(text)
-        assert install.read_stamp(tmp_path) is None
-    install.write_stamp(tmp_path, {"fingerprint": "f", "extras": ["demo"], "cpu": True})
-    assert install.read_stamp(tmp_path) == {"fingerprint": "f", "extras": ["demo"], "cpu": True}
-    assert [file.name for file in tmp_path.glob(install.STAMP + "*")] == [install.STAMP]
+        (tmp_path / environment.STAMP).write_text(text)
+        assert environment.read_stamp(tmp_path) is None
+    environment.write_stamp(tmp_path, {"fingerprint": "f", "extras": ["demo"], "cpu": True})
+    assert environment.read_stamp(tmp_path) == {"fingerprint": "f", "extras": ["demo"], "cpu": True}
+    assert [file.name for file in tmp_path.glob(environment.STAMP + "*")] == [environment.STAMP]
 
 
 # --- mistakes and bare machines
@@ -317,22 +340,22 @@ def test_place_that_cannot_be_made_is_one_line(project):
     assert_one_line(project.run("test", "--venv", "pyproject.toml/venv"), 1, "pyproject.toml/venv")
 
 
-def test_full_disk_is_said_before_anything_is_downloaded(install, tmp_path, monkeypatch):
-    monkeypatch.setattr(install.shutil, "disk_usage", lambda folder: argparse.Namespace(free=2**30))
-    with pytest.raises(install.UserError, match=r"1.0 GiB are free .* about 4 GiB are needed"):
-        install.make_venv(tmp_path / "venv", "python", is_cpu=True)
+def test_full_disk_is_said_before_anything_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment.shutil, "disk_usage", lambda folder: argparse.Namespace(free=2**30))
+    with pytest.raises(UserError, match=r"1.0 GiB are free .* about 4 GiB are needed"):
+        environment.make_venv(tmp_path / "venv", "python", is_cpu=True)
 
 
 @pytest.mark.parametrize(
     ("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "may not be written"), (errno.EROFS, "--venv")]
 )
-def test_errors_of_the_file_system_say_what_to_do(install, monkeypatch, capsys, number, words):
-    def fail(options, rest):
+def test_errors_of_the_file_system_say_what_to_do(monkeypatch, capsys, number, words):
+    def fail(options):
         """Fail."""
         raise OSError(number, os.strerror(number), "somewhere")
 
-    monkeypatch.setitem(install.VERBS, "test", (fail, []))
-    assert install.main(["test"]) == 1
+    monkeypatch.setitem(command_line.VERBS, "test", command_line.Verb(fail, []))
+    assert command_line.main(["test"]) == 1
     assert words in capsys.readouterr().err
 
 
@@ -369,6 +392,21 @@ def test_wrong_torch_is_not_called_finished(project, installed, words):
     assert not project.stamp.exists()
 
 
+@pytest.mark.parametrize(
+    ("system", "word", "quoted"),
+    [
+        ("posix", "/a/web ui's", "'/a/web ui'\"'\"'s'"),
+        ("nt", r"C:\web ui", r'"C:\web ui"'),
+        ("nt", r"C:\textgen", r"C:\textgen"),
+    ],
+)
+def test_command_to_paste_is_in_the_words_of_the_systems_shell(monkeypatch, system, word, quoted):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", system)
+        found = quote(word)
+    assert found == quoted
+
+
 # --- what the verbs run
 
 
@@ -389,84 +427,3 @@ def test_demo_passes_port_browser_and_further_flags(project):
     assert project.calls[-1] == page
     project.run("demo")
     assert project.calls[-1] == ["-m", "demo", "page"]
-
-
-def install_torch(install, monkeypatch, tmp_path, *, is_cpu=True, is_reachable=True, is_broken=False) -> list[list[str]]:
-    """What pip is asked for on Linux."""
-    asked = []
-
-    def pip(python, arguments, what):
-        asked.append(arguments)
-        if is_broken and len(asked) == 1:
-            raise install.InstallError("no such build")
-
-    monkeypatch.setattr(install, "pip", pip)
-    monkeypatch.setattr(install.sys, "platform", "linux")
-    monkeypatch.setattr(install, "is_reachable", lambda url: is_reachable)
-    install.install_torch(Path("python"), tmp_path / "constraints.txt", is_cpu)
-    return asked
-
-
-def test_torch_without_cuda_comes_from_its_own_index(install, monkeypatch, tmp_path):
-    (asked,) = install_torch(install, monkeypatch, tmp_path)
-    assert asked[:3] == ["torch==2.13.0+cpu", "--extra-index-url", "https://download.pytorch.org/whl/cpu"]
-
-
-@pytest.mark.parametrize("case", [{"is_reachable": False}, {"is_broken": True}, {"is_cpu": False}])
-def test_torch_comes_from_the_ordinary_index_otherwise(install, monkeypatch, tmp_path, capsys, case):
-    asked = install_torch(install, monkeypatch, tmp_path, **case)
-    assert asked[-1] == ["torch==2.13.0", "--constraint", str(tmp_path / "constraints.txt")]
-    assert ("ordinary" in capsys.readouterr().out) == ("is_cpu" not in case)
-
-
-def test_index_that_does_not_answer_is_given_up_soon(install, monkeypatch):
-    monkeypatch.setattr(install, "CPU_INDEX_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(install.urllib.request, "urlopen", lambda *_, **__: time.sleep(2))
-    started = time.monotonic()
-    assert not install.is_reachable("https://example.invalid")
-    assert time.monotonic() - started < 1
-
-
-def test_progress_in_a_log_is_few_lines(install):
-    screen = io.StringIO()
-    progress = install.Progress(screen)
-    for line in (
-        "Collecting torch==2.13.0",
-        "  Downloading https://example.invalid/torch-2.13.0.whl.metadata (30 kB)",
-        "  Downloading https://example.invalid/torch-2.13.0.whl (190.1 MB)",
-        "Progress 1000 of 190000000",
-        "Downloading tqdm-4.70.1.whl (78 kB)",
-        "Installing collected packages: tqdm, torch",
-        "Successfully installed torch-2.13.0",
-    ):
-        progress.feed(line + "\n")
-    progress.end()
-    assert [line.strip() for line in screen.getvalue().splitlines()] == [
-        "downloading torch-2.13.0.whl (190.1 MB)",
-        "unpacking 2 packages",
-    ]
-
-
-def test_progress_in_a_terminal_is_one_line_that_is_wiped(install):
-    screen = io.StringIO()
-    screen.isatty = lambda: True
-    progress = install.Progress(screen)
-    progress.feed("  Downloading torch-2.13.0.whl (190.1 MB)\n")
-    progress.feed("Progress 95000000 of 190000000\n")
-    progress.end()
-    assert "torch-2.13.0.whl (190.1 MB): 50 %" in screen.getvalue()
-    assert "\n" not in screen.getvalue() and screen.getvalue().endswith(" \r")
-
-
-def test_own_constraints_name_what_pyproject_asks_for(install):
-    """Each direct dependency is pinned in the tested set, and the lower bounds are those of the oldest set."""
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 brings tomllib")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
-    for requirement in asked:
-        name, operator, bound = requirement.partition(">=")
-        assert operator and "," not in bound and "<" not in bound, f"{requirement}: lower bounds only"
-        assert install.pinned_version(ROOT / "constraints.txt", name), f"{name} is not in constraints.txt"
-        oldest = install.pinned_version(ROOT / "constraints-oldest.txt", name)
-        if oldest and name not in ("torch", "pytest", "hypothesis", "ruff", "playwright"):
-            assert oldest.split(".")[: bound.count(".") + 1] == bound.split("."), f"{requirement} is tested with {oldest}"

@@ -10,14 +10,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "extensions/multimodal_vcla"
 FORBIDDEN = {
-    "pipelines": {"gradio", "modules", "extensions", "multimodal_vcla", "training", "demo"},
-    "training": {"gradio", "modules", "extensions", "multimodal_vcla", "demo"},
-    "demo": {"modules", "extensions", "multimodal_vcla", "training"},
-    PLUGIN: {"training", "demo"},
+    "pipelines": {"gradio", "modules", "extensions", "multimodal_vcla", "training", "demo", "installer"},
+    "training": {"gradio", "modules", "extensions", "multimodal_vcla", "demo", "installer"},
+    "demo": {"modules", "extensions", "multimodal_vcla", "training", "installer"},
+    PLUGIN: {"training", "demo", "installer"},
 }
 IN_ONE_FILE = {PLUGIN: {"gradio", "modules"}, "demo": {"gradio"}}
 ONLY_INSIDE_FUNCTIONS = {"pipelines": {"peft", "bitsandbytes"}}  # the web UI has them, but need not load them
-STANDARD_LIBRARY_ONLY = {"install.py": False, f"{PLUGIN}/script.py": True}  # path: at top level only
+STANDARD_LIBRARY_ONLY = {"install.py": False, "installer": False, f"{PLUGIN}/script.py": True}  # path: at top level only
+BESIDES = {"install.py": {"installer"}}  # what is allowed there all the same
 
 
 def imported(source: str, at_top_level: bool = False) -> Iterator[tuple[int, str]]:
@@ -59,8 +60,10 @@ def violations(root: Path) -> list[str]:
         several = sorted(name for name in IN_ONE_FILE.get(room, ()) if len(users.get(name, ())) > 1)
         found += [f"{room}: {name} is imported in several files: {', '.join(users[name])}" for name in several]
     for name, at_top_level in STANDARD_LIBRARY_ONLY.items():
-        if (root / name).exists():
-            look(root / name, lambda module: module not in sys.stdlib_module_names, at_top_level)
+        allowed = sys.stdlib_module_names | BESIDES.get(name, set())
+        for file in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
+            if file.exists():
+                look(file, lambda module, allowed=allowed: module not in allowed, at_top_level)
     return found
 
 
@@ -90,7 +93,11 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         ("demo/a.py", "import multimodal_vcla.hooks", "multimodal_vcla"),
         (f"{PLUGIN}/a.py", "from demo import world", "demo"),
         (f"{PLUGIN}/script.py", "if True:\n    import torch", "torch"),
+        ("pipelines/a.py", "from installer import words", "installer"),
+        (f"{PLUGIN}/a.py", "def f():\n    from installer.project import ROOT", "installer"),
         ("install.py", "def f():\n    import yaml", "yaml"),
+        ("installer/a.py", "def f():\n    import yaml", "yaml"),
+        ("installer/a.py", "from pipelines import doctor", "pipelines"),
     ],
 )
 def test_import_against_an_arrow_is_found(tmp_path, file, source, name):
@@ -114,6 +121,7 @@ def test_allowed_imports_are_no_violations(tmp_path):
         "demo/a.py": "import gradio\nfrom pipelines import visualcla",
         f"{PLUGIN}/ui.py": "import gradio",
         f"{PLUGIN}/script.py": "import importlib.util\ndef setup():\n    import multimodal_vcla, torch",
-        "install.py": "from __future__ import annotations\nimport json",
+        "install.py": "import os\nfrom installer import command_line",
+        "installer/a.py": "from __future__ import annotations\nimport json\nfrom . import words\nfrom .words import say",
     }
     assert violations(tree(tmp_path, allowed)) == []
