@@ -1,6 +1,7 @@
 """What every command of the demo shares: which model, how it is loaded, how it answers, how a mistake is told."""
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     bits = group.add_mutually_exclusive_group()
     bits.add_argument("--load_in_8bit", action="store_true", help="quantise the language model to 8 bits")
     bits.add_argument("--load_in_4bit", action="store_true", help="quantise the language model to 4 bits")
-    group.add_argument("--gpus", default="0", help='which GPUs to use, such as "0,1" (default: %(default)s)')
+    group.add_argument("--gpus", help='which GPUs to use, such as "0,1" (default: CUDA_VISIBLE_DEVICES, else 0)')
     group.add_argument("--only_cpu", action="store_true", help="use no GPU")
 
 
@@ -46,7 +47,8 @@ def load_model(args: argparse.Namespace):
         FileNotFoundError, ValueError, ImportError: files are missing or do not fit; the message says what to do.
         MemoryError: it would not fit.
     """
-    os.environ["CUDA_VISIBLE_DEVICES"] = "" if args.only_cpu else args.gpus
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if args.only_cpu else args.gpus or os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a kernel of its own also where nothing is quantised
     import torch
 
     from pipelines.memory import check_memory

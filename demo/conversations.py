@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .grammar import LANGUAGES, PHRASES, Question, answer, ask, listed, loosen
+from .grammar import LANGUAGES, Question, answer, ask, listed, loosen
 from .scenes import COLOURS, PLACES, SHAPES, Scene, make_palette, make_scene
 from .small_talk import CHAT, FACTS
 
@@ -114,7 +114,8 @@ def ask_across(kind: str, shown: Sequence[Scene], rng: random.Random) -> Questio
     question = Question(kind, *rng.choice(((colour, shape), (colour, None), (None, shape))))
     right = answer(question, shown, "en")
     # Few things are on all pictures: most questions with "no" are dropped, so that both answers are about as frequent.
-    is_surplus = kind == "both" and right == PHRASES["en"]["no"] and rng.random() < 0.7
+    is_no = kind == "both" and not all(question.find(scene) for scene in shown)
+    is_surplus = is_no and rng.random() < 0.7
     return None if right is None or is_surplus else question
 
 

@@ -21,7 +21,7 @@ CHINESE = {
 }  # fmt: skip
 NUMBERS = {
     "en": ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    "zh": ("没有", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十"),
+    "zh": ("零", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十"),
 }
 ORDINALS = {"en": ("first", "second", "third"), "zh": ("第一张", "第二张", "第三张")}
 
@@ -56,23 +56,28 @@ WORDINGS = {
         "both": ("{pictures}里都有{thing}吗？", "{pictures}都有{thing}吗？"),
     },
 }  # fmt: skip
+# An answer names what was asked for before it says what is known of it: so a small model has to find only what it has just
+# said. {answer} is the answer about a picture that was named.
 PHRASES = {
     "en": {
         "picture": "the picture", "nth picture": "the {ordinal} picture", "in": " in {picture}", "of": " of {picture}",
-        "2 pictures": "both pictures", "3 pictures": "all pictures",
-        "yes": "Yes.", "no": "No.", "nothing": "Nothing.", "empty": "The picture is empty.",
-        "blind": "I see no picture.",
-        "absent": "There is no {thing}.", "where": "At the {place}.", "thing": "{a_thing}.", "colour": "{colour}.",
-        "count": "{number}.", "which": "The {ordinal} picture.", "none": "None of them.",
-        "listed": "{place}: {thing}", "comma": "; ", "stop": ".",
+        "2 pictures": "both pictures", "3 pictures": "all pictures", "about nth": "In the {ordinal} picture, {answer}",
+        "empty": "The picture is empty.", "blind": "I see no picture.",
+        "absent": "The {thing} is not there.", "where": "The {thing} is at the {place}.",
+        "colour": "The {thing} is {colour}.", "shape": "The {thing} is {a_shape}.", "count": "{things}: {number}.",
+        "which": "The {thing} is in the {ordinal} picture.", "none": "The {thing} is in none of them.",
+        "is_there": "{a_thing}? {yes}.", "both": "{a_thing} in {pictures}? {yes}.", "yes": "Yes", "no": "No",
+        "listed": "{place}: {thing}", "nothing": "nothing", "comma": "; ", "stop": ".",
     },
     "zh": {
         "picture": "图片", "nth picture": "{ordinal}图片", "in": "{picture}里", "of": "{picture}里",
-        "2 pictures": "两张图片", "3 pictures": "三张图片",
-        "yes": "有。", "no": "没有。", "nothing": "什么也没有。", "empty": "图片是空的。", "blind": "我没有看到图片。",
-        "absent": "没有{thing}。", "where": "在{place}。", "thing": "{thing}。", "colour": "{colour}。",
-        "count": "{number}。", "which": "{ordinal}图片。", "none": "都没有。",
-        "listed": "{place}：{thing}", "comma": "；", "stop": "。",
+        "2 pictures": "两张图片", "3 pictures": "三张图片", "about nth": "{ordinal}图片里，{answer}",
+        "empty": "图片是空的。", "blind": "我没有看到图片。",
+        "absent": "{thing}不在图片里。", "where": "{thing}在{place}。",
+        "colour": "{thing}是{colour}。", "shape": "{thing}是{a_shape}。", "count": "{things}有{number}。",
+        "which": "{thing}在{ordinal}图片里。", "none": "{thing}都不在。",
+        "is_there": "{a_thing}？{yes}。", "both": "{pictures}里的{a_thing}？{yes}。", "yes": "有", "no": "没有",
+        "listed": "{place}：{thing}", "nothing": "什么也没有", "comma": "；", "stop": "。",
     },
 }  # fmt: skip
 AMERICAN = {"colour": "color", "centre": "center"}
@@ -135,7 +140,7 @@ def ask(question: Question, language: str, rng: random.Random, pictures: int = 1
     is_named = question.picture is not None or rng.random() < 0.3
     text = rng.choice(WORDINGS[language][question.kind]).format(
         thing=thing,
-        a_thing=_with_article(thing),
+        a_thing=with_article(thing),
         things=noun(question.colour, question.shape, question.place, language, is_many=True),
         place=word(question.place, language) if question.place else "",
         picture=picture,
@@ -164,63 +169,77 @@ def answer(question: Question, scenes: Sequence[Scene], language: str) -> str | 
     if not scenes:
         return phrases["blind"]
     if question.kind in ("which", "both"):
-        return _answer_across(question, scenes, language)
-    scene = scenes[-1 if question.picture is None else question.picture]
-    found = question.find(scene)
-    if question.kind == "describe":
-        return _capital(listed(scene, language)) + phrases["stop"] if scene.things else phrases["empty"]
-    if question.kind == "count":
-        return _capital(phrases["count"].format(number=_number(len(found), language)))
-    if question.kind == "is_there":
-        return phrases["yes" if found else "no"]
-    if question.kind == "what" and not found:
-        return phrases["nothing"]
-    if not found and not question.place:
-        return phrases["absent"].format(thing=noun(question.colour, question.shape, None, language))
-    if len(found) != 1:
-        return None
-    return _of_one(question.kind, found[0], language)
+        said = _answer_across(question, scenes, language)
+        return said and _capital(said)
+    said = _answer_about(question, scenes[-1 if question.picture is None else question.picture], language)
+    if said and question.picture is not None:
+        said = phrases["about nth"].format(ordinal=ORDINALS[language][question.picture], answer=said[0].lower() + said[1:])
+    return said and _capital(said)
 
 
 def listed(scene: Scene, language: str) -> str:
     """The things of a scene in reading order: 'top left: red circle; centre: blue star'."""
-    items = (
-        PHRASES[language]["listed"].format(
-            place=word(thing.place, language), thing=noun(thing.colour, thing.shape, None, language)
-        )
-        for thing in scene.things
-    )
+    items = (_listed(thing.place, noun(thing.colour, thing.shape, None, language), language) for thing in scene.things)
     return PHRASES[language]["comma"].join(items)
 
 
-def _of_one(kind: str, thing: Thing, language: str) -> str:
-    if kind == "where":
-        return PHRASES[language]["where"].format(place=word(thing.place, language))
-    if kind == "colour":
-        return _capital(PHRASES[language]["colour"].format(colour=word(thing.colour, language)))
-    name = noun(thing.colour if kind == "what" else None, thing.shape, None, language)
-    return _capital(PHRASES[language]["thing"].format(thing=name, a_thing=_with_article(name)))
+def _listed(place: str, thing: str, language: str) -> str:
+    return PHRASES[language]["listed"].format(place=word(place, language), thing=thing)
+
+
+def _answer_about(question: Question, scene: Scene, language: str) -> str | None:
+    phrases, names = PHRASES[language], _names(question, language)
+    found = question.find(scene)
+    if question.kind == "describe":
+        return listed(scene, language) + phrases["stop"] if scene.things else phrases["empty"]
+    if question.kind == "count":
+        return phrases["count"].format(number=_number(len(found), language), **names)
+    if question.kind == "is_there":
+        return phrases["is_there"].format(yes=phrases["yes" if found else "no"], **names)
+    if question.kind == "what":
+        thing = noun(found[0].colour, found[0].shape, None, language) if found else phrases["nothing"]
+        return _listed(question.place, thing, language) + phrases["stop"]
+    if not found and not question.place:
+        return phrases["absent"].format(**names)
+    if len(found) != 1:
+        return None
+    values = {
+        "place": word(found[0].place, language),
+        "colour": word(found[0].colour, language),
+        "a_shape": with_article(found[0].shape) if language == "en" else CHINESE[found[0].shape],
+    }
+    return phrases[question.kind].format(**values, **names)
 
 
 def _answer_across(question: Question, scenes: Sequence[Scene], language: str) -> str | None:
-    phrases = PHRASES[language]
+    phrases, names = PHRASES[language], _names(question, language)
     showing = [index for index, scene in enumerate(scenes) if question.find(scene)]
     if len(scenes) < 2:
         return None
     if question.kind == "both":
-        return phrases["yes" if len(showing) == len(scenes) else "no"]
+        yes = phrases["yes" if len(showing) == len(scenes) else "no"]
+        return phrases["both"].format(pictures=phrases[f"{len(scenes)} pictures"], yes=yes, **names)
     if len(showing) > 1:
         return None
-    return phrases["which"].format(ordinal=ORDINALS[language][showing[0]]) if showing else phrases["none"]
+    if not showing:
+        return phrases["none"].format(**names)
+    return phrases["which"].format(ordinal=ORDINALS[language][showing[0]], **names)
+
+
+def _names(question: Question, language: str) -> dict[str, str]:
+    """What was asked for, as it is said in an answer."""
+    thing = noun(question.colour, question.shape, question.place, language)
+    things = noun(question.colour, question.shape, question.place, language, is_many=True)
+    return {"thing": thing, "a_thing": with_article(thing) if language == "en" else thing, "things": things}
 
 
 def _number(number: int, language: str) -> str:
-    if language == "zh" and number:
+    if language == "zh":
         return ("两" if number == 2 else NUMBERS["zh"][number]) + "个"
     return NUMBERS[language][number]
 
 
-def _with_article(name: str) -> str:
+def with_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 

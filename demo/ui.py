@@ -137,7 +137,9 @@ class ChatPage:
             blocks.load(self.start, session, [session, language, context, *worded]).then(
                 self.wait_for_model, session, [context, is_looking, *settings], concurrency_limit=None
             )
-            language.input(self.relabel, [language, session], [chat, context, *worded], queue=False)
+            language.input(self.relabel, [language, session], [chat, context, *worded], queue=False).then(
+                self.look, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE
+            )
             asked = [
                 box.submit(self.ask, [box, session], [chat, box], **AT_ONCE),
                 chat.example_select(self.ask_example, session, [chat, box], **AT_ONCE),
@@ -249,16 +251,24 @@ class ChatPage:
         return self._begin(session)
 
     def ask_again(self, session: Session, event: gr.RetryData):
-        if not self._may_ask(session):
-            return gr.skip(), gr.skip()
+        if not self._may_ask_again(session):
+            return self._messages(session), gr.skip()
         session.ask_again(self._turn_index(session, event.index))
         return self._begin(session)
 
     def ask_edited(self, session: Session, event: gr.EditData):
-        if not self._may_ask(session):
+        if not self._may_ask_again(session):
             return self._messages(session), gr.skip()
-        session.ask_again(self._turn_index(session, event.index), str(event.value).strip())
+        index, question = self._turn_index(session, event.index), str(event.value).strip()
+        if not question and not session.turns[index].pictures:
+            gr.Warning(TEXTS[session.language]["nothing"])
+            return self._messages(session), gr.skip()
+        session.ask_again(index, question or TEXTS[session.language]["default question"])
         return self._begin(session)
+
+    def _may_ask_again(self, session: Session) -> bool:
+        """Not in a tab that was left open so long that its chat is gone here."""
+        return bool(session.turns) and self._may_ask(session)
 
     def _may_ask(self, session: Session) -> bool:
         if session.is_answering:

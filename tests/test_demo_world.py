@@ -83,41 +83,74 @@ def solve(text: str, language: str, scenes: list) -> str:
     wanted = (place, colour, shape)
     found = [[thing for thing in scene if all(w in (None, t) for w, t in zip(wanted, thing, strict=True))] for scene in scenes]
     here = found[named[0]] if named else found[-1]
+    if kind in ("both", "which"):
+        answered = across(kind, wanted, found, is_english)
+    else:
+        answered = about(kind, wanted, here, scene, is_english)
+    if named and kind not in ("both", "which"):
+        ordinal = ORDINALS[language][named[0]]
+        answered = f"In the {ordinal} picture, {answered}" if is_english else f"{ordinal}张图片里，{answered}"
+    return answered[0].upper() + answered[1:] + ("." if is_english else "。")
+
+
+def called(place: str | None, colour: str | None, shape: str | None, is_english: bool, ending: str = "") -> str:
+    """What a question asked for: 'red circle', 'thing at the top left', '左上角的东西'; `ending` makes it many."""
+    if not is_english:
+        owner = ZH[place] if place else ""
+        look = (ZH[colour] if colour else "") + (ZH[shape] if shape else "")
+        return owner + "的" * bool(place) + look + ("" if shape else "的" * bool(colour) + "东西")
+    noun = " ".join(filter(None, (colour, (shape or "thing") + ("es" if shape == "cross" and ending else ending))))
+    return noun + (f" at the {place}" if place else "")
+
+
+def an(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def about(kind: str, wanted: tuple, here: list, scene: list, is_english: bool) -> str:
+    """The answer about one picture, without the mark at its end."""
+    name = called(*wanted, is_english)
+
+    def listed(things: list) -> str:
+        if is_english:
+            return "; ".join(f"{place}: {colour} {shape}" for place, colour, shape in things)
+        return "；".join(f"{ZH[place]}：{ZH[colour]}{ZH[shape]}" for place, colour, shape in things)
+
     if kind == "describe":
         assert wanted == (None, None, None)
-        if not scene:
-            return "The picture is empty." if is_english else "图片是空的。"
-        if is_english:
-            return "; ".join(f"{p}: {c} {s}" for p, c, s in scene).capitalize() + "."
-        return "；".join(f"{words[p]}：{words[c]}{words[s]}" for p, c, s in scene) + "。"
+        return listed(scene) or ("the picture is empty" if is_english else "图片是空的")
+    if kind == "what":
+        assert len(here) < 2
+        return listed(here) or (f"{wanted[0]}: nothing" if is_english else f"{ZH[wanted[0]]}：什么也没有")
     if kind == "count":
-        return (
-            ("None.", "One.", "Two.", "Three.", "Four.") if is_english else ("没有。", "一个。", "两个。", "三个。", "四个。")
-        )[len(here)]
-    if kind in ("is_there", "both"):
-        is_yes = bool(here) if kind == "is_there" else all(found)
-        return ("Yes." if is_yes else "No.") if is_english else ("有。" if is_yes else "没有。")
-    if kind == "which":
-        showing = [index for index, things in enumerate(found) if things]
-        assert len(showing) < 2
-        if not showing:
-            return "None of them." if is_english else "都没有。"
-        ordinal = ORDINALS[language][showing[0]]
-        return f"The {ordinal} picture." if is_english else f"{ordinal}张图片。"
-    if not here:
-        if kind == "what":
-            return "Nothing." if is_english else "什么也没有。"
         if is_english:
-            return "There is no " + " ".join(filter(None, (colour, shape or "thing"))) + "."
-        return "没有" + (words[colour] if colour else "") + (words[shape] if shape else "的东西") + "。"
+            return f"{called(*wanted, True, 's')}: {('none', 'one', 'two', 'three', 'four')[len(here)]}"
+        return f"{name}有{'零一两三四'[len(here)]}个"
+    if kind == "is_there":
+        return f"{an(name)}? {'Yes' if here else 'No'}" if is_english else f"{name}？{'有' if here else '没有'}"
+    if not here:
+        return f"the {name} is not there" if is_english else f"{name}不在图片里"
     assert len(here) == 1
-    there, its_colour, its_shape = here[0]
-    if not is_english:
-        says = {"where": f"在{words[there]}", "colour": words[its_colour], "shape": words[its_shape]}
-        return says.get(kind, words[its_colour] + words[its_shape]) + "。"
-    a_thing = f"{'An' if its_colour == 'orange' else 'A'} {its_colour} {its_shape}"
-    says = {"where": f"At the {there}", "colour": its_colour.capitalize(), "shape": f"A {its_shape}"}
-    return says.get(kind, a_thing) + "."
+    place, colour, shape = here[0]
+    if is_english:
+        return f"the {name} is " + {"where": f"at the {place}", "colour": colour, "shape": f"a {shape}"}[kind]
+    return name + {"where": f"在{ZH[place]}", "colour": f"是{ZH[colour]}", "shape": f"是{ZH[shape]}"}[kind]
+
+
+def across(kind: str, wanted: tuple, found: list, is_english: bool) -> str:
+    """The answer about several pictures, without the mark at its end."""
+    name = called(*wanted, is_english)
+    showing = [index for index, things in enumerate(found) if things]
+    if kind == "both":
+        is_yes = len(showing) == len(found)
+        if is_english:
+            return f"{an(name)} in {'both' if len(found) == 2 else 'all'} pictures? {'Yes' if is_yes else 'No'}"
+        return f"{'两' if len(found) == 2 else '三'}张图片里的{name}？{'有' if is_yes else '没有'}"
+    assert len(showing) < 2
+    if not showing:
+        return f"the {name} is in none of them" if is_english else f"{name}都不在"
+    ordinal = ORDINALS["en" if is_english else "zh"][showing[0]]
+    return f"the {name} is in the {ordinal} picture" if is_english else f"{name}在{ordinal}张图片里"
 
 
 def first(n: int, rows) -> list:
@@ -215,7 +248,7 @@ def test_question_without_a_single_answer_has_none():
     for question in (Question("where", "red", "circle"), Question("colour", shape="circle"), Question("shape", "red")):
         assert answer(question, [two_circles], "en") is None
     assert answer(Question("which", shape="circle"), [two_circles, two_circles], "en") is None
-    assert answer(Question("count", shape="circle"), [two_circles], "en") == "Two."
+    assert answer(Question("count", shape="circle"), [two_circles], "en") == "Circles: two."
 
 
 @pytest.mark.parametrize("language", world.LANGUAGES)
@@ -248,7 +281,7 @@ def test_instruction_rows_are_mixed_as_documented():
 
 def test_instruction_rows_do_not_favour_yes_or_no():
     rows = [row for row in first(6000, world.instruction_rows(1, size_px=8)) if row["kind"] == "both"]
-    yes = sum(text_of(row["messages"][-1]) in ("Yes.", "有。") for row in rows)
+    yes = sum(text_of(row["messages"][-1]).endswith(("Yes.", "？有。")) for row in rows)
     assert yes / len(rows) == pytest.approx(0.5, abs=0.15)
 
 

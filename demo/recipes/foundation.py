@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -27,7 +27,6 @@ from pipelines.visualcla import (
     VisualCLAProcessor,
     add_image_tokens,
 )
-from pipelines.visualcla.processing_visualcla import CHAT_TEMPLATE
 from pipelines.visualcla.saving import save_model_folder
 
 SIDE_PX = 64
@@ -38,6 +37,12 @@ PRINTABLE_ASCII = "".join(map(chr, range(32, 127)))
 PLACES = r" ?(?i:top|bottom) (?:left|right)\b"
 CHINESE_WORDS = "|".join(sorted({*CHINESE.values(), *ORDINALS["zh"], "图片", "颜色", "形状", "什么"}, key=len, reverse=True))
 PIECES = rf"{PLACES}|{CHINESE_WORDS}| ?[A-Za-z]+| ?#+|\n+| ?[!-~]|[\s\S]"
+# What the template repeats is one token each: short rows, and an answer stands close to its question.
+TEMPLATE_TOKENS = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
+    "\n\n### Instruction: \n",
+    "\n\n### Response:",
+)
 SEED = 1
 
 
@@ -47,7 +52,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     No byte pieces: each token is whole characters, so a stream never stops in the middle of one. An unknown character
     becomes `<unk>`.
     """
-    texts = [CHAT_TEMPLATE.replace("'", "\n").replace(r"\n", "\n"), *world.all_texts()]
+    texts = ["### Instruction: \n\n### Response:", *world.all_texts()]
     texts += [
         item["text"]
         for row in itertools.islice(world.text_rows(SEED), 4000)
@@ -79,6 +84,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=2048,
     )
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in TEMPLATE_TOKENS])
     add_image_tokens(tokenizer)
     return tokenizer
 
@@ -99,7 +105,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast, num_image_embeds: int) -> Vi
             "hidden_size": 192,
             "intermediate_size": 512,
             "num_hidden_layers": 6,
-            "num_attention_heads": 3,
+            "num_attention_heads": 6,
             "max_position_embeddings": 2048,
             "initializer_range": 0.06,
             "bos_token_id": tokenizer.bos_token_id,
