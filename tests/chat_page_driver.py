@@ -13,7 +13,7 @@ GOLDEN = ROOT / "tests/golden/visualcla"
 TINY_MODEL = GOLDEN / "merged/visualcla-tiny-merged"
 SHIPPED_MODEL = ROOT / "demo/model"
 EXAMPLES = ROOT / "demo/examples"
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 
 
 @contextmanager
@@ -40,18 +40,8 @@ def camera_flags(video: Path) -> list[str]:
 
 
 @contextmanager
-def served(load, folder: Path, defaults, **options) -> Iterator[str]:
-    """The page in this process; gives its address.
-
-    Args:
-        load: makes the model.
-        folder: where previews and saved chats go; the caller makes gradio's temporary folder the same.
-        defaults: gives the generation configuration.
-    """
-    from demo.session import SharedModel
-    from demo.ui import ChatPage
-
-    page = ChatPage(SharedModel(load, "tiny"), defaults, folder, **options)
+def served(page) -> Iterator[str]:
+    """A `ChatPage` in this process; gives its address."""
     address = page.launch("127.0.0.1", free_port(), is_shared=False, opens_browser=False)
     try:
         yield address
@@ -65,12 +55,11 @@ def free_port() -> int:
 
 
 class Tab:
-    """One tab with the page open.
+    """One tab with the page open and the model loaded.
 
     Args:
         context: Playwright's browser context; tabs of one context share what was downloaded, and at most six connections.
         address: of the page.
-        is_ready: wait until the model is loaded.
 
     Attributes:
         page: Playwright's page.
@@ -78,7 +67,7 @@ class Tab:
         errors: errors of the page's scripts.
     """
 
-    def __init__(self, context, address: str, is_ready: bool = True):
+    def __init__(self, context, address: str):
         self.page = context.new_page()
         self.page.set_default_timeout(PATIENCE_MS)
         self.foreign: list[str] = []
@@ -89,8 +78,12 @@ class Tab:
         self.page.goto(address)
         self.box = self.page.locator("#box textarea")
         self.box.wait_for()
-        if is_ready:
-            self.page.locator("#context", has_text="·").wait_for()
+        self.page.locator("#context", has_text="·").wait_for()
+
+    def reload(self) -> None:
+        """The page anew, with an empty chat; does not wait for the model."""
+        self.page.reload()
+        self.box.wait_for()
 
     def _note(self, url: str, address: str) -> None:
         if not url.startswith((address, "data:", "blob:")):
@@ -125,7 +118,8 @@ class Tab:
             self.wait_until(lambda: self.attached() < before)  # noqa: B023
 
     def clear(self) -> None:
-        """An empty chat and an empty message."""
+        """An empty chat and an empty message, and no answer being written."""
+        self.wait_for_idle()
         self.box.fill("")
         self.detach()
         self.page.locator("#clear").click()
@@ -148,9 +142,12 @@ class Tab:
         return self.wait()
 
     def wait(self) -> str:
-        """Wait for the end of the answer that is being written."""
-        self.page.locator("#box .submit-button").wait_for()
+        """Wait for the end of the answer that is being written; gives the last answer."""
+        self.wait_for_idle()
         return self.last_answer()
+
+    def wait_for_idle(self) -> None:
+        self.page.locator("#box .submit-button").wait_for()
 
     def answers(self):
         return self.page.locator("#chat [data-testid=bot]")

@@ -2,18 +2,23 @@
 
 import base64
 import io
-import os
 import queue
 import re
+import struct
 import threading
+import zlib
 
 import pytest
-from chat_page_driver import EXAMPLES, GOLDEN, TINY_MODEL, Tab, camera_flags, chromium, served
+import torch
+from chat_page_driver import EXAMPLES, GOLDEN, PATIENCE_MS, TINY_MODEL, Tab, camera_flags, chromium, served
 from PIL import Image
+from transformers import GenerationConfig
+
+from pipelines.visualcla import load_pretrained
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif("VCLA_BROWSER_TESTS" not in os.environ, reason="drives the page for minutes: set VCLA_BROWSER_TESTS=1"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio"),  # what it asks of pandas
 ]
 
 ONE, OTHER = EXAMPLES / "four-shapes.png", EXAMPLES / "star-and-ring.png"
@@ -36,18 +41,28 @@ def context(browser):
     return browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce", permissions=["camera"])
 
 
-@pytest.fixture
-def open_tab(context):
-    """Opens tabs of one browser, and closes them after the test."""
-    tabs = []
+@pytest.fixture(scope="module")
+def tiny():
+    return load_pretrained(TINY_MODEL, dtype=torch.float32)
 
-    def open_tab(address: str, **options) -> Tab:
-        tabs.append(Tab(context, address, **options))
-        return tabs[-1]
 
-    yield open_tab
-    for tab in tabs:
-        tab.page.close()
+@pytest.fixture(scope="module")
+def chat_page(browser, tiny, tmp_path_factory):
+    """The page behind `address`."""
+    from demo.session import SharedModel
+    from demo.ui import ChatPage
+
+    folder = tmp_path_factory.mktemp("page")
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=8, min_new_tokens=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield ChatPage(SharedModel(lambda: tiny, "tiny"), lambda: greedy, folder)
+
+
+@pytest.fixture(scope="module")
+def address(chat_page):
+    with served(chat_page) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -63,46 +78,41 @@ def tab(kept):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        yield folder
+def stranger(browser, address):
+    """A tab of somebody else, whose browser is Chinese."""
+    return Tab(browser.new_context(locale="zh-CN"), address)
 
 
-def greedy():
-    from transformers import GenerationConfig
+@pytest.fixture
+def share(chat_page, monkeypatch):
+    """Gives the page a model that is not loaded yet."""
+    from demo.session import SharedModel
 
-    return GenerationConfig(do_sample=False, max_new_tokens=8, min_new_tokens=4)
-
-
-def load_tiny():
-    import torch
-
-    from pipelines.visualcla import load_pretrained
-
-    return load_pretrained(TINY_MODEL, dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    with served(load_tiny, folder, greedy) as address:
-        yield address
+    return lambda load: monkeypatch.setattr(chat_page, "shared", SharedModel(load, "tiny"))
 
 
 class Script:
-    """Answers that a test writes word by word, in place of the model's."""
+    """Answers that a test writes word by word, in place of the model's.
+
+    Attributes:
+        words: what is still to be said; None ends an answer.
+        asked: questions so far, with the number of their pictures.
+        num_closed: how many answers have ended, in whatever way.
+        session: of whoever asked last.
+    """
 
     def __init__(self):
         self.words: queue.Queue[str | Exception | None] = queue.Queue()
         self.asked: list[tuple[str, int]] = []
         self.num_closed = 0
+        self.session = None
 
     def __call__(self, model, session, config):
         turn = session.turns[-1]
+        self.session = session
         self.asked.append((turn.question, len(turn.pictures)))
         try:
-            while (word := self.words.get(timeout=60)) is not None:
+            while (word := self.words.get(timeout=2 * PATIENCE_MS / 1000)) is not None:
                 if isinstance(word, Exception):
                     raise word
                 turn.answer += word
@@ -121,7 +131,8 @@ class Script:
 def script(monkeypatch):
     script = Script()
     monkeypatch.setattr("demo.ui.answer", script)
-    return script
+    yield script
+    script.words.put(None)  # so that a test that failed leaves nobody waiting
 
 
 def test_pictures_of_one_message_are_shown_numbered_and_counted(tab):
@@ -207,7 +218,7 @@ def test_answer_is_streamed_and_stop_keeps_what_was_said(tab, script):
     script.words.put("two ")
     tab.wait_until(lambda: tab.last_answer() == "One two")
     tab.page.locator("#box .stop-button").click()
-    tab.page.wait_for_timeout(500)
+    tab.wait_until(lambda: script.session.wants_stop)
     script.words.put("three")
     assert tab.wait() == "One two three"
     script.say("Again.")
@@ -239,6 +250,19 @@ def test_regenerate_asks_the_same_again_and_edit_asks_anew(tab, script):
     assert tab.page.locator("#chat figure").count() == 1
 
 
+def test_edit_to_nothing_asks_the_default_question_about_a_picture_and_nothing_without_one(tab, script):
+    script.say("First.")
+    tab.ask("What is it?")
+    tab.edit(" ")
+    tab.page.locator(".toast-body", has_text="Write a question or add a picture first.").wait_for()
+    script.say("Second.")
+    tab.ask("And this?", ONE)
+    script.say("Third.")
+    tab.edit(" ")
+    tab.wait_until(lambda: tab.last_answer() == "Third.")
+    assert script.asked == [("What is it?", 0), ("And this?", 1), ("Describe the picture.", 1)]
+
+
 def test_clear_empties_the_chat(tab, script):
     script.say("First.")
     tab.ask("What is it?", ONE)
@@ -249,38 +273,36 @@ def test_clear_empties_the_chat(tab, script):
     assert tab.questions() == ["Anything?"]
 
 
-def test_two_browsers_share_no_picture_and_wait_for_each_other(browser, address, script):
-    contexts = [browser.new_context() for _ in range(2)]
-    mine, yours = (Tab(context, address) for context in contexts)
-    mine.attach(ONE)
-    mine.send("Mine?")
-    mine.wait_until(lambda: script.asked == [("Mine?", 1)])
-    yours.attach(OTHER, GOLDEN / "images/stripes_gray.png")
-    yours.send("Yours?")
-    yours.page.locator("#chat").get_by_text(re.compile(r"queue: 1/1")).wait_for()
+def test_two_browsers_share_no_picture_and_wait_for_each_other(tab, stranger, script):
+    stranger.clear()
+    tab.attach(ONE)
+    tab.send("Mine?")
+    tab.wait_until(lambda: script.asked == [("Mine?", 1)])
+    stranger.attach(OTHER, GOLDEN / "images/stripes_gray.png")
+    stranger.send("Yours?")
+    stranger.page.locator("#chat").get_by_text("1/1").wait_for()
     script.say("To me.")
-    assert mine.wait() == "To me."
+    assert tab.wait() == "To me."
     script.say("To you.")
-    yours.wait_until(lambda: yours.answers().count() == 1)
-    assert yours.wait() == "To you."
+    stranger.wait_until(lambda: stranger.answers().count() == 1)
+    assert stranger.wait() == "To you."
     assert script.asked == [("Mine?", 1), ("Yours?", 2)]
-    assert (mine.page.locator("#chat figure").count(), yours.page.locator("#chat figure").count()) == (1, 2)
-    assert "To you." not in mine.page.locator("#chat").inner_text()
-    for context in contexts:
-        context.close()
+    assert (tab.page.locator("#chat figure").count(), stranger.page.locator("#chat figure").count()) == (1, 2)
+    assert "To you." not in tab.page.locator("#chat").inner_text()
 
 
-def test_closed_tab_ends_its_answer(tab, open_tab, address, script):
-    closed = open_tab(address)
+def test_closed_tab_ends_its_answer(tab, context, address, script):
+    closed = Tab(context, address)
     closed.send("Tell me.")
     script.words.put("One ")
     closed.wait_until(lambda: closed.answers().count() == 1)
     closed.page.close()
-    for _ in range(20):
+
+    def is_closed_after_one_more_word():
         script.words.put("more ")
-    script.words.put(None)
-    tab.wait_until(lambda: script.num_closed == 1)
-    assert not script.words.empty()
+        return script.num_closed == 1
+
+    tab.wait_until(is_closed_after_one_more_word)  # nothing here said that the answer was at its end
     while not script.words.empty():
         script.words.get()
     script.say("For you.")
@@ -291,7 +313,7 @@ def test_second_question_while_answering_stays_in_the_box(tab, script):
     tab.send("One?")
     tab.wait_until(lambda: script.asked == [("One?", 0)])
     tab.send("Two?")
-    tab.page.wait_for_timeout(1000)
+    tab.page.locator(".toast-body", has_text="Wait for the answer, or stop it first.").wait_for()
     assert tab.box.input_value() == "Two?"
     script.say("Done.")
     assert tab.wait() == "Done."
@@ -299,13 +321,14 @@ def test_second_question_while_answering_stays_in_the_box(tab, script):
 
 
 def bad_files():
-    whole, huge = io.BytesIO(), io.BytesIO()
-    Image.effect_noise((64, 64), 50).save(whole, "PNG")
-    Image.new("1", (9000, 9000)).save(huge, "PNG")
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "PNG")
+    whole = file.getvalue()
+    header = b"IHDR" + struct.pack(">2I", 60_000, 60_000) + whole[24:29]
     return {
         "broken.png": b"this is no picture",
-        "cut.png": whole.getvalue()[:900],
-        "huge.png": huge.getvalue(),
+        "cut.png": whole[:900],
+        "huge.png": whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:],
         "program.svg": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
     }
 
@@ -341,22 +364,16 @@ def test_odd_pictures_are_taken_and_shown(tab, tmp_path):
     tab.wait_until(lambda: tab.page.evaluate(widths) == 7)
 
 
-def test_too_many_pictures_for_the_context_are_refused_and_old_ones_left_out(open_tab, folder, tmp_path):
-    def load_short():
-        model = load_tiny()
-        model.config.get_text_config().max_position_embeddings = 80
-        return model
-
+def test_too_many_pictures_for_the_context_are_refused_and_old_ones_left_out(tab, tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(tiny.config.get_text_config(), "max_position_embeddings", 80)
     files = []
     for number in range(8):
         files.append(tmp_path / f"{number}.png")
         Image.new("RGB", (32, 32), (number * 30, 0, 0)).save(files[-1])
-    with served(load_short, folder, greedy) as address:
-        tab = open_tab(address)
-        assert "takes" in tab.ask("?", *files) and "of a context of 80" in tab.last_answer()
-        assert not tab.ask("?", files[0]).startswith("⚠")
-        assert not tab.ask("?", files[1], files[2]).startswith("⚠")
-        assert "left out because the context is full" in tab.context()
+    assert "takes" in tab.ask("?", *files) and "of a context of 80" in tab.last_answer()
+    assert not tab.ask("?", files[0]).startswith("⚠")
+    assert not tab.ask("?", files[1], files[2]).startswith("⚠")
+    assert "left out because the context is full" in tab.context()
 
 
 def test_failed_answer_is_said_and_the_chat_kept(tab, script):
@@ -367,57 +384,60 @@ def test_failed_answer_is_said_and_the_chat_kept(tab, script):
     script.say("Third.")
     tab.press("Retry")
     tab.wait_until(lambda: tab.last_answer() == "Third.")
+    tab.wait()
     assert [question for question in tab.questions() if question.endswith("?")] == ["One?", "Two?"]
 
 
-def test_model_that_does_not_load_is_told_and_tried_again(open_tab, folder):
+def test_model_that_does_not_load_is_told_and_tried_again(tab, share, tiny):
     attempts = []
 
     def load():
         attempts.append(1)
         if len(attempts) < 3:
             raise ValueError("'nowhere' is not a checkpoint: missing ['config.json'].")
-        return load_tiny()
+        return tiny
 
-    with served(load, folder, greedy) as address:
-        tab = open_tab(address, is_ready=False)
-        tab.page.locator("#context", has_text="could not be loaded: 'nowhere'").wait_for()
-        assert "could not be loaded" in tab.ask("What?", ONE)
-        tab.press("Retry")
-        tab.wait_until(lambda: not tab.last_answer().startswith("⚠"))
-        tab.wait()
-        assert len(attempts) == 3
+    share(load)
+    tab.reload()
+    tab.page.locator("#context", has_text="could not be loaded: 'nowhere'").wait_for()
+    assert "could not be loaded" in tab.ask("What?", ONE)
+    tab.press("Retry")
+    tab.wait_until(lambda: not tab.last_answer().startswith("⚠"))
+    tab.wait()
+    assert len(attempts) == 3
 
 
-def test_model_is_loaded_once_for_all(open_tab, folder):
+def test_model_is_loaded_once_for_all(tab, stranger, share, tiny):
     attempts, may_go = [], threading.Event()
 
     def load():
         attempts.append(1)
-        may_go.wait(180)
-        return load_tiny()
+        assert may_go.wait(2 * PATIENCE_MS / 1000)
+        return tiny
 
-    with served(load, folder, greedy) as address:
-        tabs = [open_tab(address, is_ready=False) for _ in range(2)]
-        for tab in tabs:
-            tab.page.locator("#context", has_text="Loading tiny…").wait_for()
-        tabs[0].send("What?")
-        may_go.set()
-        tabs[0].wait_until(lambda: tabs[0].answers().count() == 1)
-        tabs[1].ask("What?")
-        assert len(attempts) == 1
+    stranger.clear()
+    share(load)
+    tab.reload()
+    tab.page.locator("#context", has_text="Loading tiny…").wait_for()
+    tab.send("What?")
+    stranger.send("What?")
+    stranger.page.locator("#chat").get_by_text("1/1").wait_for()
+    may_go.set()
+    for asking in (tab, stranger):
+        asking.wait_until(lambda: asking.answers().count() == 1)  # noqa: B023
+        assert not asking.wait().startswith("⚠")
+    assert attempts == [1]
 
 
-def test_answers_come_whole_without_streaming(open_tab, folder, script):
-    with served(load_tiny, folder, greedy, is_streaming=False) as address:
-        tab = open_tab(address)
-        tab.send("Tell me.")
-        script.words.put("One ")
-        tab.wait_until(lambda: script.words.empty())
-        assert tab.answers().count() == 0
-        script.say("two.")
-        tab.wait_until(lambda: tab.answers().count() == 1)
-        assert tab.wait() == "One two."
+def test_answers_come_whole_without_streaming(tab, chat_page, monkeypatch, script):
+    monkeypatch.setattr(chat_page, "is_streaming", False)
+    tab.send("Tell me.")
+    script.words.put("One ")
+    tab.wait_until(lambda: script.session is not None and script.session.turns[-1].answer)
+    assert tab.answers().count() == 0
+    script.say("two.")
+    tab.wait_until(lambda: tab.answers().count() == 1)
+    assert tab.wait() == "One two."
 
 
 def test_markdown_code_and_maths_are_rendered_and_html_does_not_run(tab, script):
@@ -429,21 +449,32 @@ def test_markdown_code_and_maths_are_rendered_and_html_does_not_run(tab, script)
     answer = tab.answers().last
     assert [answer.locator(tag).count() for tag in ("strong", ".katex-display", "pre code", "table")] == [1, 1, 1, 1]
     assert answer.locator(".katex").count() == 3
-    tab.page.wait_for_timeout(500)
+    tab.page.evaluate(LATER_PICTURE)
     assert tab.page.evaluate("window.hacked") is None
     assert tab.foreign == []  # the far picture, too: the policy of the page forbids it
 
 
-def test_page_speaks_the_browsers_language_and_changes_it(browser, address, script):
-    tab = Tab(browser.new_context(locale="zh-CN"), address)
-    tab.page.get_by_placeholder("请就图片提问").wait_for()
-    script.say("好。")
-    tab.ask("是吗？", ONE)
-    assert tab.page.locator("#chat figcaption").inner_text() == "图片 1"
-    tab.page.get_by_text("English").click()
-    tab.page.get_by_placeholder("Ask about your pictures").wait_for()
-    assert tab.page.locator("#save").inner_text() == "Save chat"
-    tab.wait_until(lambda: tab.page.locator("#chat figcaption").inner_text() == "Picture 1")
+# The pictures that were there before have failed by then.
+LATER_PICTURE = """() => new Promise(failed => {
+    const picture = new Image();
+    picture.onerror = failed;
+    picture.src = "x?later";
+})"""
+
+
+def test_page_speaks_the_browsers_language_and_changes_it(stranger):
+    stranger.clear()
+    stranger.page.get_by_placeholder("请就图片提问").wait_for()
+    stranger.ask("是吗？", ONE)
+    stranger.page.locator("#looks figcaption", has_text="图片 1 · 100%").wait_for()
+    assert stranger.page.locator("#chat figcaption").inner_text() == "图片 1"
+    stranger.page.get_by_text("English").click()
+    stranger.page.get_by_placeholder("Ask about your pictures").wait_for()
+    stranger.page.locator("#chat figcaption", has_text="Picture 1").wait_for()
+    stranger.page.locator("#looks figcaption", has_text="Picture 1 · 100%").wait_for()
+    assert stranger.page.locator("#save").inner_text() == "Save chat"
+    stranger.page.get_by_text("中文").click()
+    stranger.page.get_by_placeholder("请就图片提问").wait_for()
 
 
 def test_settings_reach_the_model(tab, monkeypatch):
