@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,11 +23,13 @@ from pathlib import Path
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from pipelines.visualcla import VisualCLAConfig, VisualCLAVisionModel
-from training.products import Product
-from training.shards import Shard, open_writer
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pipelines.visualcla import VisualCLAConfig, VisualCLAVisionModel  # noqa: E402
+from training.products import Product  # noqa: E402
+from training.shards import Shard, open_writer  # noqa: E402
+
 TOKENIZER = ROOT / "tests" / "golden" / "visualcla" / "release" / "visualcla-tiny"
 WRITTEN_BYTES = 2**23
 
@@ -70,6 +73,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where to work (default: the temporary folder)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the folder
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="merge-benchmark-") as scratch:
         result = measure(Path(scratch), SIZES[options.size], options.container)
     if options.json:

@@ -2,11 +2,19 @@
 
 import copy
 import gc
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
+import pipelines
+from pipelines import legacy
+
 pytest_plugins = ["webui_stub.plugin"]
+OLD = Path(__file__).parent / "old_pipelines"
 
 
 @pytest.fixture
@@ -121,3 +129,37 @@ def test_settings_that_make_no_sense_are_said(webui, eyes):
     webui.script.params["cache_mb"] = "much"
     with pytest.raises(Exception, match="cache_mb is 'much'"):
         eyes.current()
+
+
+@pytest.fixture
+def old_pipelines(webui, monkeypatch):
+    """Pipelines of the former extension lie in our `pipelines/`."""
+    monkeypatch.setattr(legacy, "HERE", OLD)
+    monkeypatch.setattr(pipelines, "__path__", [*pipelines.__path__, str(OLD)])
+    monkeypatch.setitem(sys.modules, "modules.logging_colors", ModuleType("modules.logging_colors"))
+    sys.modules["modules.logging_colors"].logger = logging.getLogger("webui")
+    legacy._module.cache_clear()
+    yield
+    legacy._module.cache_clear()
+    for name in [name for name in sys.modules if name.startswith(("pipelines.tiny-old", "pipelines.broken_old"))]:
+        del sys.modules[name]
+
+
+def test_the_setting_pipeline_names_one_of_the_former_extension(webui, eyes, old_pipelines, tmp_path):
+    from PIL import Image
+
+    webui.shared.model_name = "text"
+    webui.script.params["pipeline"] = "tiny-old-64"
+    assert (eyes.current().pipeline.name, eyes.current().pipeline.num_image_embeds) == ("tiny-old-64", 3)
+    Image.new("RGB", (6, 6), "red").save(tmp_path / "red.png")
+    assert webui.chat.one_turn("What?", webui.chat.new_state(), [tmp_path / "red.png"]).embeds is not None
+    webui.script.params["pipeline"] = "tiny-old-65"
+    with pytest.raises(
+        Exception, match="Unknown vision pipeline 'tiny-old-65'. Available: 'visualcla', 'tiny-old-64', 'tiny-old"
+    ):
+        eyes.current()
+    webui.script.params["pipeline"] = "tiny-old-48"
+    with pytest.raises(Exception, match="it was made for another language model"):
+        eyes.current().pipeline.embed_images([Image.new("RGB", (6, 6))])
+    webui.shared.model_name = "vcla"
+    assert eyes.current().pipeline.name == "vcla", "a model's own eyes come first"

@@ -181,6 +181,26 @@ def test_another_extension_before_us_is_named_and_its_prompt_is_aligned(webui, s
     assert "'other'" in panel._neighbours()[0] and "custom_generate_chat_prompt" in panel._neighbours()[0]
 
 
+@pytest.mark.parametrize(
+    ("items", "prompt", "length"),
+    [
+        ("PT", "user: <__media__>\n\nOne.\n", 13),
+        ("PPT", "user: <__media__><__media__>\n\nOne.\n", 13),
+        ("P", "user: <__media__>\n\nassistant:", 11),
+    ],
+)
+def test_the_blank_line_of_the_web_ui_goes_with_the_picture(webui, items, prompt, length):
+    """But not what the template writes after a message that is only a picture."""
+    from multimodal_vcla import marks
+    from multimodal_vcla.conversation import Turn
+    from multimodal_vcla.pictures import Picture
+
+    pictures = [Picture(b"a", "a"), Picture(b"b", "b")][: items.count("P")]
+    spans = marks.align(prompt, [Turn((*pictures, *(["One."] if "T" in items else [""])))], True)
+    assert [picture for *_, picture in spans] == pictures
+    assert [start for start, *_ in spans] == [6, 17][: len(pictures)] and spans[-1][1] - spans[-1][0] == length
+
+
 def test_a_prompt_whose_marks_belong_to_no_message_is_refused(webui, picture):
     def render(text, state, **kwargs):
         return "assistant: <__media__>\n\nsomething else\nuser: <__media__>\n\nOne.\n"

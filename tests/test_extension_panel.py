@@ -1,9 +1,13 @@
 """The panel: what it shows of a chat, and what its controls do."""
 
 import copy
+import html
+import shutil
 
 import pytest
 from PIL import Image
+
+from pipelines import doctor
 
 pytest_plugins = ["webui_stub.plugin"]
 
@@ -42,6 +46,25 @@ def test_it_says_why_pictures_cannot_be_seen(webui, panel):
 
 def test_before_the_first_picture_the_eyes_are_not_loaded(panel):
     assert "vcla: the eyes are loaded with the first picture." in panel.show({"internal": []})
+
+
+def test_it_tells_what_the_doctor_knows_of_the_model_folder(webui, panel, models_folder):
+    shown = panel.show({"internal": []})
+    parts = [line for line in doctor.examine(models_folder / "vcla").lines() if "on the disk" in line]
+    assert [part.split(":")[0].strip() for part in parts] == ["language model", "eyes in vision/"]
+    assert all(html.escape(line) in shown for line in parts) and "vcla: VisualCLA" in shown
+    assert "GiB free" not in shown and "next:" not in shown, "the model is loaded already"
+    webui.shared.args.multi_user = True
+    assert "on the disk" not in panel.show({"internal": []})
+
+
+def test_what_a_model_folder_lacks_is_said_before_the_first_picture(webui, panel, models_folder, tmp_path):
+    folder = shutil.copytree(models_folder / "vcla", tmp_path / "half")
+    (folder / "vision" / "preprocessor_config.json").unlink()
+    webui.shared.model_name, webui.shared.args.model_dir = "half", str(tmp_path)
+    (missing,) = doctor.examine(folder).missing
+    assert "preprocessor_config.json" in missing
+    assert f'<div class="vcla-error">{html.escape(missing)}</div>' in panel.show({"internal": []})
 
 
 def test_it_speaks_chinese(webui, panel):

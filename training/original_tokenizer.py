@@ -12,7 +12,7 @@ def original_tokenizer_files(folder: Path) -> dict[str, bytes]:
     """Name to content, made of any folder that holds a sentencepiece model.
 
     Raises:
-        ValueError: there is no `tokenizer.model`.
+        ValueError: there is no `tokenizer.model`, or it is not the one that the added tokens stand on.
     """
     if not (folder / "tokenizer.model").is_file():
         raise ValueError(
@@ -25,6 +25,11 @@ def original_tokenizer_files(folder: Path) -> dict[str, bytes]:
     tokenizer = load_tokenizer(folder)
     own = {token: index for token, index in tokenizer.get_added_vocab().items() if index >= pieces.get_piece_size()}
     own = dict(sorted(own.items(), key=lambda item: item[1]))
+    if list(own.values()) != list(range(pieces.get_piece_size(), len(tokenizer))):
+        raise ValueError(
+            f"{str(folder)!r}: its tokenizer.model has {pieces.get_piece_size()} pieces, but its added tokens have the ids "
+            f"{list(own.values())}: they belong to different tokenizers. Copy the tokenizer.model that tokenizer.json was made of."
+        )
     roles = {role: getattr(tokenizer, role) for role in (*_CONTROL_TOKENS, "pad_token") if getattr(tokenizer, role)}
     # Plain strings: transformers 4.30 then drops white space around these tokens, as the model was trained.
     special = {"additional_special_tokens": list(own), **roles}

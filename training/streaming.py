@@ -4,7 +4,7 @@ Memory is a fixed number of buffers, whatever the size of the model.
 """
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,10 @@ class _Block:
     first_row: int
     content: torch.Tensor  # (n, columns), or (n,) for a tensor that is only cast
     is_first: bool
-    is_last: bool
+    offset: int | None = None  # in the source's file, of what was read from there
+
+
+_Item = tuple[_Block, Callable[[], None]]  # with what gives its buffer back
 
 
 def write_shards(
@@ -65,7 +68,8 @@ def _stream(shards: list[Shard], folder: Path, hashes: InputHashes, progress: Ca
     with ExitStack() as stack:
         writing = _Writing(folder, progress)
         sink = stack.enter_context(Sink(writing, writing.close, QUEUE_BLOCKS))
-        sources = stack.enter_context(InBackground(_read_blocks(shards, hashes), QUEUE_BLOCKS))
+        blocks = stack.enter_context(InBackground(_read_blocks(shards), QUEUE_BLOCKS))
+        sources = stack.enter_context(InBackground(_hashed(blocks, hashes), QUEUE_BLOCKS))
         factors: list[Factors] = []
         for block, give_back in sources:
             if block.is_first:
@@ -94,7 +98,18 @@ def _take(pool: queue.SimpleQueue, num_bytes: int) -> torch.Tensor:
     return buffer if len(buffer) >= num_bytes else torch.empty(num_bytes, dtype=torch.uint8)
 
 
-def _read_blocks(shards: list[Shard], hashes: InputHashes) -> Iterator[tuple[_Block, Callable[[], None]]]:
+def _hashed(blocks: Iterable[_Item], hashes: InputHashes) -> Iterator[_Item]:
+    for block, give_back in blocks:
+        if block.offset is not None:
+            hashes.feed(block.product.source.file, block.offset, _bytes(block.content))
+        yield block, give_back
+
+
+def _bytes(content: torch.Tensor) -> memoryview:
+    return memoryview(content.flatten().view(torch.uint8).numpy())
+
+
+def _read_blocks(shards: list[Shard]) -> Iterator[_Item]:
     """Blocks in order, each with what gives its buffer back."""
     pool: queue.SimpleQueue = queue.SimpleQueue()
     with ExitStack() as stack:
@@ -103,14 +118,14 @@ def _read_blocks(shards: list[Shard], hashes: InputHashes) -> Iterator[tuple[_Bl
             for name, product in shard.products.items():
                 source = product.source
                 if not isinstance(source, StoredTensor):
-                    yield _Block(shard, name, product, 0, source.flatten(), True, True), lambda: None
+                    yield _Block(shard, name, product, 0, source.flatten(), True), lambda: None
                     continue
                 if source.file not in handles:
                     handles[source.file] = stack.enter_context(open(source.file, "rb", buffering=0))
                 rows = source.num_elements // max(_row_elements(product), 1)
                 if source.stride is not None or not rows:
                     content = source.read().view(rows, -1) if product.changes else source.read().flatten()
-                    yield _Block(shard, name, product, 0, content, True, True), lambda: None
+                    yield _Block(shard, name, product, 0, content, True), lambda: None
                     continue
                 row_bytes = source.num_bytes // rows
                 step = max(1, BLOCK_BYTES // row_bytes)
@@ -118,14 +133,12 @@ def _read_blocks(shards: list[Shard], hashes: InputHashes) -> Iterator[tuple[_Bl
                     count = min(step, rows - first)
                     buffer = _take(pool, count * row_bytes)
                     content = buffer[: count * row_bytes]
-                    view = memoryview(content.numpy())
                     offset = source.offset + first * row_bytes
-                    read_into(handles[source.file], offset, view)
-                    hashes.feed(source.file, offset, view)
+                    read_into(handles[source.file], offset, memoryview(content.numpy()))
                     content = content.view(source.dtype)
                     if product.changes:
                         content = content.view(count, -1)
-                    block = _Block(shard, name, product, first, content, first == 0, first + count == rows)
+                    block = _Block(shard, name, product, first, content, first == 0, offset)
                     yield block, lambda buffer=buffer: pool.put(buffer)
 
 
@@ -137,14 +150,14 @@ class _Writing:
         self.shard: Shard | None = None
         self.writer: ShardWriter | None = None
 
-    def __call__(self, item: tuple[_Block, Callable[[], None]]) -> None:
+    def __call__(self, item: _Item) -> None:
         block, give_back = item
         if block.shard is not self.shard:
             self._finish_shard()
             self.shard, self.writer = block.shard, open_writer(self.folder / block.shard.path, block.shard)
         if block.is_first:
             self.writer.begin(block.name, block.product)
-        content = memoryview(block.content.flatten().view(torch.uint8).numpy())
+        content = _bytes(block.content)
         self.writer.write(content)
         give_back()
         self.progress(len(content))
@@ -155,7 +168,9 @@ class _Writing:
             self.writer = None
 
     def close(self, is_whole: bool) -> None:
-        if is_whole:
-            self._finish_shard()
-        elif self.writer is not None:
-            self.writer.abandon()
+        try:
+            if is_whole:
+                self._finish_shard()
+        finally:
+            if self.writer is not None:
+                self.writer.abandon()

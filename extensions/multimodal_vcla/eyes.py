@@ -203,19 +203,25 @@ def _look(model: Any) -> None:
         _loaded.eyes, _loaded.made_of = eyes, made_of
 
 
+def folders() -> list[Path]:
+    """Where the eyes of the loaded model may be: its own folder before the one that is set."""
+    own, given = webui.model_folder(), settings.get("eyes")
+    wanted = [own] if own is not None else []
+    if given:
+        wanted += [Path(given), webui.models_folder() / given]
+    return [folder for folder in wanted if folder.is_dir()]
+
+
 def _find_folder() -> tuple[Path, str | None]:
-    """Where the eyes of the loaded model are, its own folder before the one that is set; and of which family, where that is set.
+    """Where the eyes of the loaded model are, and of which family, where that is set.
 
     Raises:
         ValueError: nowhere.
     """
-    own, given, name = webui.model_folder(), settings.get("eyes"), settings.get("pipeline") or None
-    candidates = [own] if own is not None else []
-    if given:
-        candidates += [Path(given), webui.models_folder() / given]
-    for folder in candidates:
-        if folder.is_dir() and find_family(folder) is not None:
+    for folder in folders():
+        if find_family(folder) is not None:
             return folder, None
+    own, name = webui.model_folder(), settings.get("pipeline") or None
     if own is not None and (name or len(available_pipelines()) > len(FAMILIES)):  # pipelines of the former extension
         return own, name
     raise ValueError(say("no_eyes", model=webui.model_name(), families=", ".join(FAMILIES)))

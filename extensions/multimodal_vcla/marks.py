@@ -63,7 +63,8 @@ def to_prompt(text: str, spans: Iterable[Span], placeholder: str | None = None) 
 
 
 def stand_ins(text: str) -> list[Span]:
-    """Spans for a length: our marks, and the web UI's where they stand for attachments. The pictures are not at hand."""
+    """Spans for a length: our marks, and the web UI's where they stand for attachments. The pictures are not at hand, and whether
+    the blank line after them is the web UI's or the template's cannot be told: it is counted."""
     spans = [(*match.span(), ImagePart(None, match[1])) for match in _MARK.finditer(text)]
     for run in _STOCK_RUN.finditer(text):
         starts = range(run.start(), run.end(), len(STOCK))
@@ -106,13 +107,13 @@ def align(prompt: str, turns: list[Turn], is_newest_asked: bool) -> list[Span]:
         after = found[0][0] + len(found[0][1]) if found else 0
         content = turns[-1].as_stock(True)
         start = prompt.find(content, after)
-        content, start = (content, start) if start >= 0 else _longest_beginning(content, prompt[after:])
+        content, start = (content, start) if start >= 0 else _longest_beginning(content, prompt, after)
         if start >= 0:
             found.append((start, content, turns[-1]))
     spans = [
-        (start + index * len(STOCK), start + (index + 1) * len(STOCK), picture)
+        (*place, picture)
         for start, content, turn in found
-        for index, picture in enumerate(turn.pictures[: content.count(STOCK)])
+        for place, picture in zip(_each(content, start), turn.pictures, strict=False)
     ]
     seen = {id(picture) for *_, picture in spans}
     missing = [picture for turn in turns[-1:] for picture in turn.pictures if id(picture) not in seen]
@@ -125,11 +126,28 @@ def align(prompt: str, turns: list[Turn], is_newest_asked: bool) -> list[Span]:
     return sorted(spans, key=lambda span: span[0])
 
 
-def _longest_beginning(content: str, prompt: str) -> tuple[str, int]:
-    """The most of `content`, from its beginning, that the prompt holds, and where; ("", -1) when not one mark is left."""
+def _each(content: str, start: int) -> list[tuple[int, int]]:
+    """Where each of the marks begins and ends that a message begins with. The blank line after them, which the web UI writes before
+    a text and no model has learned, goes with the last.
+
+    Args:
+        content: the message, from its first mark on.
+        start: where that stands in the prompt.
+    """
+    run = re.match(rf"((?:{STOCK})*)(\n\n)?", content)
+    ends = [*range(len(STOCK), run.end(1), len(STOCK)), run.end()]
+    return [(start + number * len(STOCK), start + end) for number, end in enumerate(ends)]
+
+
+def _longest_beginning(content: str, prompt: str, after: int = 0) -> tuple[str, int]:
+    """The most of `content`, from its beginning, that the prompt holds, and where; ("", -1) when not one mark is left.
+
+    Args:
+        after: where in the prompt to look from.
+    """
     low, high = 0, len(content)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if content[:middle] in prompt else (low, middle - 1)
+        low, high = (middle, high) if prompt.find(content[:middle], after) >= 0 else (low, middle - 1)
     beginning = content[:low]
-    return (beginning, prompt.rfind(beginning)) if beginning.startswith(STOCK) else ("", -1)
+    return (beginning, prompt.rfind(beginning, after)) if beginning.startswith(STOCK) else ("", -1)

@@ -9,6 +9,8 @@ import contextlib
 import html
 import io
 from collections import OrderedDict
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from . import settings, webui
@@ -23,6 +25,7 @@ CSS = """
 #multimodal_vcla figure img {width: 96px; height: 72px; object-fit: contain; background: #8882; border-radius: 4px}
 #multimodal_vcla figure.vcla-out img {opacity: .35}
 #multimodal_vcla .vcla-error {color: #d33}
+#multimodal_vcla pre {white-space: pre-wrap; font-size: 11px}
 """
 
 # The chat is drawn by the web UI's own script, and no event of gradio tells when: so the panel follows what is drawn.
@@ -152,9 +155,10 @@ def build() -> None:
 
 
 def show(history: dict, chat: Any = None) -> str:
-    """The status line and the pictures of a chat, as HTML."""
+    """The status line, the pictures of a chat and what is known about the model folder, as HTML."""
+    about, missing = _about_the_folders()
     parts = [f"<div>{html.escape(_status(history, chat))}</div>"]
-    parts += [f'<div class="vcla-error">{html.escape(text)}</div>' for text in (*notices, *_neighbours())]
+    parts += [f'<div class="vcla-error">{html.escape(text)}</div>' for text in (*notices, *_neighbours(), *missing)]
     figures = []
     for number, (picture, is_kept) in enumerate(_pictures(history), 1):
         was_dropped = is_kept and chat in _last_prompts and picture.key not in _last_prompts[chat]
@@ -164,7 +168,37 @@ def show(history: dict, chat: Any = None) -> str:
             f'<figure{style}><img src="{_thumbnail(picture)}" alt="">'
             f"<figcaption>{number}. {html.escape(picture.name[:24])}<br>{html.escape(state)}</figcaption></figure>"
         )
-    return "".join(parts) + f'<div class="vcla-pictures">{"".join(figures)}</div>'
+    parts.append(f'<div class="vcla-pictures">{"".join(figures)}</div>')
+    if about:
+        lines = html.escape("\n".join(about))
+        parts.append(f"<details><summary>{html.escape(say('about'))}</summary><pre>{lines}</pre></details>")
+    return "".join(parts)
+
+
+def _about_the_folders() -> tuple[list[str], list[str]]:
+    """What the doctor says of the folders where the model and its eyes are, and, while it does not see, what they lack."""
+    from . import eyes
+
+    if not webui.is_ours_to_serve() or webui.model() is None or webui.is_multi_user():  # paths are not for everybody
+        return [], []
+    lines, missing = [], []
+    for folder in eyes.folders():
+        found, lacking = _examined(str(folder), max(path.stat().st_mtime_ns for path in (folder, *folder.glob("vision"))))
+        lines, missing = [*lines, *found], [*missing, *lacking]
+    return lines, missing if eyes.status()[0] != "ready" else []
+
+
+@lru_cache(maxsize=8)
+def _examined(folder: str, changed_ns: int) -> tuple[list[str], list[str]]:
+    """The doctor's lines about a folder, and what is missing. Nothing about memory: the model is there already."""
+    from pipelines import doctor
+
+    try:
+        report = doctor.examine(folder)
+    except Exception as error:  # odd files must not take the panel away
+        return [f"{folder}: {error}"], []
+    report.folder, report.memory, report.next = Path(folder).name, {}, []
+    return report.lines(), report.missing
 
 
 def _status(history: dict, chat: Any) -> str:
@@ -276,6 +310,7 @@ def _look_again(history, unique_id, character, mode):
     from . import eyes
 
     eyes.look_again()
+    _examined.cache_clear()
     return _refresh(history, unique_id, character, mode)
 
 

@@ -92,6 +92,7 @@ _TEXTS = {
     "webcam": ("Webcam", "摄像头"),
     "take": ("Put into the message", "放入消息"),
     "no_capture": ("There is no picture yet: press the camera button first.", "还没有照片：请先按拍照按钮。"),
+    "about": ("The model folder", "模型文件夹"),
     "look_again": ("Look for eyes again", "重新查找视觉模块"),
     "nothing": ("No pictures in this chat.", "此对话中没有图片。"),
 }

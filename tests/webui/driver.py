@@ -16,9 +16,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
-PLUGIN = Path(__file__).resolve().parent.parent.parent / "extensions" / "multimodal_vcla"
+ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = float(os.environ.get("TEXTGEN_PATIENCE", "300"))
 """How long to wait for anything; a busy machine needs more."""
 
@@ -34,11 +35,24 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def install(plugin: Path, pipelines: Path, target: Path) -> None:
-    """Install by hand, as the plugin's README says."""
+def by_hand(root: Path, place: str = "user_data") -> None:
+    """Install as the plugin's README says, into `user_data/extensions`, or with "." into `extensions`."""
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(plugin, target, ignore=ignored)
-    shutil.copytree(pipelines, target / "pipelines", ignore=ignored)
+    target = root / place / "extensions" / "multimodal_vcla"
+    shutil.copytree(ROOT / "extensions" / "multimodal_vcla", target, ignore=ignored)
+    shutil.copytree(ROOT / "pipelines", target / "pipelines", ignore=ignored)
+
+
+_WITNESS = """import json
+from pathlib import Path
+
+def tokenizer_modifier(state, prompt, ids, embeds):
+    seen = {"prompt": prompt, "ids": ids[0].tolist(), "has_embeds": embeds is not None, "room": state["truncation_length"]}
+    with open("witness.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(seen) + chr(10))
+    return prompt, ids, embeds
+"""
+"""An extension that stands behind ours and writes down what reaches the model."""
 
 
 class Server:
@@ -49,11 +63,23 @@ class Server:
         model: folder of the model to load; None starts without one.
         settings: for user_data/settings.yaml.
         flags: further words of the command line.
-        where: "user" for user_data/extensions, "system" for extensions.
+        prepare: puts the plugin, and whatever else, into the copy before it starts.
+        is_enabled: names the plugin on the command line.
         has_page: False starts with --nowebui.
+        environment: further variables.
     """
 
-    def __init__(self, folder: Path, model: Path | None, settings: dict, flags=(), where="user", has_page=True):
+    def __init__(
+        self,
+        folder: Path,
+        model: Path | None,
+        settings: dict,
+        flags: tuple[str, ...] = (),
+        prepare: Callable[[Path], None] = by_hand,
+        is_enabled: bool = True,
+        has_page: bool = True,
+        environment: dict[str, str] | None = None,
+    ):
         import yaml
 
         checkout = Path(os.environ["TEXTGEN_DIR"]).resolve()
@@ -68,24 +94,21 @@ class Server:
         (self.user_data / "models").mkdir()
         if model is not None:
             shutil.copytree(model, self.user_data / "models" / model.name)
-        place = self.user_data if where == "user" else self.root
-        install(PLUGIN, PLUGIN.parent.parent / "pipelines", place / "extensions" / "multimodal_vcla")
         (self.user_data / "settings.yaml").write_text(yaml.safe_dump(settings))
+        prepare(self.root)
+        (self.user_data / "extensions" / "witness").mkdir(parents=True)
+        (self.user_data / "extensions" / "witness" / "script.py").write_text(_WITNESS)
         self.port, self.api_port, self.log_file = free_port(), free_port(), folder / "server.log"
         self.url, self.api = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.api_port}"
-        command = [textgen_python(checkout), "server.py", "--listen-port", str(self.port), "--loader", "Transformers", "--cpu"]
-        command += ["--api", "--api-port", str(self.api_port), "--extensions", "multimodal_vcla", *flags]
+        command = [textgen_python(checkout), "server.py", "--listen-port", str(self.port), "--loader", "Transformers"]
+        command += ["--api", "--api-port", str(self.api_port), *flags]
+        command += ["--extensions", *(["multimodal_vcla"] if is_enabled else []), "witness"]
         command += ["--model", model.name] if model is not None else []
         command += [] if has_page else ["--nowebui"]
         self.has_page = has_page
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
-        environment = {
-            **os.environ,
-            **offline,
-            "NO_PROXY": "127.0.0.1,localhost",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
+        fixed = {"NO_PROXY": "127.0.0.1,localhost", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, **offline, **fixed, **(environment or {})}
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -93,11 +116,16 @@ class Server:
         self._wait()
 
     def _wait(self) -> None:
+        started = lambda: not self.has_page or "Running on local URL" in self.log  # noqa: E731
+        self.wait_for(lambda: self._answers(self.api + "/v1/models") and started())
+
+    def wait_for(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so; ends with an error when the server dies, or with patience."""
         end = time.monotonic() + PATIENCE_S
-        while not (self._answers(self.api + "/v1/models") and (not self.has_page or "Running on local URL" in self.log)):
+        while not is_so():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.stop()
-                raise RuntimeError(f"The web UI did not start.\n{self.log[-4000:]}")
+                raise RuntimeError(f"The web UI did not get there.\n{self.log[-4000:]}")
             time.sleep(0.3)
 
     @staticmethod
@@ -129,6 +157,12 @@ class Server:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
+    @property
+    def prompts(self) -> list[dict]:
+        """What reached the model, oldest first: `prompt`, `ids`, whether it `has_embeds`, and the `room` there was."""
+        file = self.root / "witness.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
     def request(self, path: str, body: dict | None = None) -> tuple[int, object]:
         """(status, parsed answer, or its text where it is no JSON)."""
         data = None if body is None else json.dumps(body).encode()
@@ -145,21 +179,18 @@ class Server:
 
 
 @contextlib.contextmanager
-def browser(camera: Path | None = None):
-    """A fresh Chromium; `camera` is an MJPEG file that its camera shows."""
-    from playwright.sync_api import sync_playwright
-
+def browser(playwright, camera: Path | None = None):
+    """A fresh Chromium; `camera` is a Y4M or MJPEG file that its camera shows."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     arguments = ["--no-sandbox", "--disable-gpu"]
     if camera is not None:
         arguments += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         arguments.append(f"--use-file-for-fake-video-capture={camera}")
-    with sync_playwright() as playwright:
-        chrome = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        try:
-            yield chrome
-        finally:
-            chrome.close()
+    chrome = playwright.chromium.launch(executable_path=chromium, args=arguments)
+    try:
+        yield chrome
+    finally:
+        chrome.close()
 
 
 _WATCH = """() => {
@@ -177,20 +208,27 @@ _MESSAGES = """() => [...document.querySelectorAll('#chat [data-index]')].map((m
 
 
 class Page:
-    """The chat page in one browser window."""
+    """The chat page in one browser window.
 
-    def __init__(self, chrome, url: str):
+    Args:
+        chrome: a browser.
+        url: of the web UI.
+        has_chats: chats are saved and listed; not so in multi-user mode.
+    """
+
+    def __init__(self, chrome, url: str, has_chats: bool = True):
         context = chrome.new_context(viewport={"width": 1500, "height": 1100}, permissions=["camera"])
         self.page = context.new_page()
         self.page.set_default_timeout(PATIENCE_S * 1000)
         self.page.on("dialog", lambda dialog: dialog.accept())
-        self.url = url
+        self.url, self.has_chats = url, has_chats
         self.load()
 
     def load(self) -> None:
         self.page.goto(self.url)
         self.page.wait_for_selector("#hover-menu #Regenerate", state="attached")
-        self.page.wait_for_selector("#past-chats input", state="attached")
+        if self.has_chats:
+            self.page.wait_for_selector("#past-chats input", state="attached")
         self.settle(1500)
         self.page.evaluate(_WATCH)
 
@@ -248,8 +286,27 @@ class Page:
         self.page.wait_for_function("() => !document.querySelector('.editing-textarea')")
         self.settle(1000)
 
+    def new_chat(self) -> None:
+        self.page.click("#new-chat-btn")
+        self.page.wait_for_function("() => !document.querySelector('#chat .user-message, #chat .circle-you')")
+        self.settle(1000)
+        self.page.evaluate("__toasts.length = 0")
+
+    def mode(self, name: str) -> None:
+        self.page.locator(f'#chat-mode input[value="{name}"]').dispatch_event("click")
+        self.settle(1500)
+
+    def parameter(self, label: str, value: object) -> None:
+        """Set a number of the Parameters tab."""
+        self.tab("Parameters")
+        field = self.page.locator("label:visible", has_text=label).locator("input").first
+        field.fill(str(value))
+        field.press("Enter")
+        self.settle(1000)
+        self.tab("Chat")
+
     def tab(self, name: str) -> None:
-        self.page.locator("button[role=tab]", has_text=re.compile(f"^{name}$")).first.click()
+        self.page.locator("button[role=tab]", has_text=re.compile(rf"^\s*{name}\s*$")).first.click()
         self.settle(800)
 
     def toasts(self) -> list[str]:
