@@ -40,6 +40,8 @@ def save_model_folder(
     processor.tokenizer.save_pretrained(partial)
     (partial / "chat_template.jinja").write_text(processor.chat_template, encoding="utf-8")
     save_eyes(model, processor.image_processor, partial / "vision")
+    for weights in partial.rglob("*.safetensors"):
+        weights.chmod(0o644)  # safetensors lets the owner alone read, but a web UI may run as somebody else
     replace_folder(partial, folder)
     return folder
 
