@@ -55,7 +55,7 @@ class Parrot:
 
 
 def test_missed_bars_are_named_and_end_with_status_1(monkeypatch, capsys):
-    Parrot(monkeypatch, "Yes.")
+    Parrot(monkeypatch, "I see no picture.")
     monkeypatch.setattr(score, "load_model", lambda args: None)
     assert score.main(["--samples", "64", "--pairs", "8", "--json"]) == 1
     captured = capsys.readouterr()
