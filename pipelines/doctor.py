@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .json_files import read_json
 from .registry import FAMILIES, available_pipelines, find_family
 
 GIB = 2**30
@@ -152,8 +153,8 @@ def _find_missing(report: Report, path: Path, is_adapter: bool) -> None:
         report.missing.append(f"'preprocessor_config.json' in {str(eyes)!r}. Copy it from the vision encoder.")
     if (path / "vision" / "config.json").is_file() and (path / "config.json").is_file():
         with contextlib.suppress(ValueError, KeyError, AttributeError):
-            wanted = _read_json(path / "vision" / "config.json")["text_config"]["hidden_size"]
-            width = _read_json(path / "config.json")["hidden_size"]
+            wanted = read_json(path / "vision" / "config.json")["text_config"]["hidden_size"]
+            width = read_json(path / "config.json")["hidden_size"]
             if wanted != width:
                 report.missing.append(f"eyes for this language model: theirs has width {wanted}, this one {width}.")
 
@@ -188,7 +189,7 @@ def _look_closer(report: Report, path: Path, is_adapter: bool, device: str | Non
 def _next(report: Report, path: Path, is_adapter: bool) -> list[str]:
     name = shlex.quote(os.fspath(path))
     if is_adapter:
-        base = _read_json(path / "adapter_config.json").get("base_model_name_or_path") or "LANGUAGE_MODEL"
+        base = read_json(path / "adapter_config.json").get("base_model_name_or_path") or "LANGUAGE_MODEL"
         bases = f"--text_model {shlex.quote(base)}" + (" --vision_model VISION_MODEL" if report.family else "")
         merged = shlex.quote(f"{path.resolve().name}-merged")
         return [f"python -m training merge {bases} --lora_model {name} --output_dir {merged}"]
@@ -212,10 +213,6 @@ def _next(report: Report, path: Path, is_adapter: bool) -> list[str]:
 
 def _size(num_bytes: float) -> str:
     return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB / 10 else f"{num_bytes / 2**20:.1f} MiB"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,6 @@ The contract, restated: oobabooga/text-generation-webui, extensions/multimodal/D
 
 import importlib
 import itertools
-import json
 import logging
 import os
 import sys
@@ -24,6 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .base import VisionPipeline
+from .json_files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -101,13 +101,13 @@ class LegacyPipeline(VisionPipeline):
             self.image_end = old.image_end() or ""
             self.num_image_embeds = int(old.num_image_embeds())
             placeholder = int(old.placeholder_token_id())
-        config = _read_json(Path(language_model_folder) / "config.json")
+        config = read_json(Path(language_model_folder) / "config.json")
         config = {**config, **config.get("text_config", {})}
         if "hidden_size" not in config:
             raise ValueError(f"'config.json' of {os.fspath(language_model_folder)!r} has no hidden_size, which {name!r} needs.")
         self.embedding_width = config["hidden_size"]
         # Old pipelines may take <unk>, which is the padding token of many language models: `generate` masks it today.
-        tokens = {**config, **_read_json(Path(language_model_folder) / "generation_config.json")}
+        tokens = {**config, **read_json(Path(language_model_folder) / "generation_config.json")}
         is_masked = placeholder == tokens.get("pad_token_id") and isinstance(tokens.get("bos_token_id"), int)
         self.placeholder_token_id = tokens["bos_token_id"] if is_masked else placeholder
 
@@ -221,7 +221,3 @@ def _errors_of(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise RuntimeError(f"The old pipeline {name!r} failed: {type(error).__name__}: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

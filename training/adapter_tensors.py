@@ -4,13 +4,13 @@ Read are PEFT's folders (safetensors or pickle) and the VisualCLA release, with 
 cannot be folded into weights exactly is refused here, in one place.
 """
 
-import json
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.json_files import read_json
 from pipelines.visualcla.adapter import model_key
 
 from .stored_tensors import StoredTensor, stored_tensors
@@ -76,10 +76,7 @@ def read_adapter(folder: Path) -> Adapter:
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is not an adapter: missing ['adapter_config.json'].")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not valid JSON ({error}). Copy the file again.") from error
+    config = read_json(path)
     _refuse_what_cannot_be_merged(folder, config)
 
     # `original_module` is PEFT's untrained copy of a module that was saved whole.

@@ -5,12 +5,12 @@
 A part may come from a folder of its own (LLaMA, CLIP) or from a VisualCLA model in any layout.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.json_files import read_json
 from pipelines.visualcla.checkpoint import detect_layout
 
 from .adapter_tensors import COMPUTED_BUFFERS
@@ -114,13 +114,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is not a model folder: missing ['config.json'].")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not valid JSON ({error}). Copy the file again.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{str(path)!r} holds no configuration. Copy the file again.")
-    return config
+    return read_json(path)
 
 
 def _starting_with(prefix: str, items: Iterable[tuple[str, StoredTensor]]) -> dict[str, StoredTensor]:

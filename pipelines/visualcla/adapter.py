@@ -6,13 +6,13 @@ answers wrongly.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from ..json_files import read_json
 from ..weights import load_tensors
 
 ADAPTER_NAME = "default"
@@ -80,7 +80,7 @@ def read_lora_config(folder: Path) -> Any:
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is not an adapter: missing ['adapter_config.json'].")
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path)
     if values.get("peft_type", "LORA") != "LORA":
         raise ValueError(f"{str(path)!r} says peft_type {values['peft_type']!r}; only 'LORA' can be loaded.")
     known = {field.name for field in dataclasses.fields(LoraConfig)}

@@ -10,7 +10,6 @@ Four layouts are read:
 | `release`      | the original project's release: an adapter over a language model and a vision encoder, given besides |
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from transformers.utils import cached_file
 
 from ..embedder import embedding_device
+from ..json_files import read_json
 from ..weights import load_tensors, tensor_headers, weight_files
 from .adapter import apply_adapter
 from .configuration_visualcla import VisualCLAConfig
@@ -68,7 +68,7 @@ def detect_layout(folder: Path) -> Layout:
     Raises:
         ValueError: none of them; says what is missing.
     """
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if (folder / "vision" / "config.json").is_file():
         return "webui"
     if (folder / "text_encoder").is_dir() and (folder / "vision_encoder").is_dir():
@@ -95,7 +95,7 @@ def load_config(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> VisualCLA
     name = os.fspath(name_or_path)
     for file_name in ("vision/config.json", "config.json"):
         path = cached_file(name, file_name, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
-        values = _read_json(Path(path)) if path else {}
+        values = read_json(Path(path)) if path else {}
         if values.get("model_type") == "visualcla":
             return VisualCLAConfig.from_dict(values)
     raise FileNotFoundError(
@@ -341,12 +341,3 @@ def _quantization(load_in_8bit: bool, load_in_4bit: bool) -> BitsAndBytesConfig 
     if load_in_4bit:
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_quant_type="nf4")
     return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not valid JSON ({error}). Copy the file again.") from error

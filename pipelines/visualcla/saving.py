@@ -40,8 +40,6 @@ def save_model_folder(
     processor.tokenizer.save_pretrained(partial)
     (partial / "chat_template.jinja").write_text(processor.chat_template, encoding="utf-8")
     save_eyes(model, processor.image_processor, partial / "vision")
-    for weights in partial.rglob("*.safetensors"):
-        weights.chmod(0o644)  # safetensors lets the owner alone read, but a web UI may run as somebody else
     replace_folder(partial, folder)
     return folder
 
@@ -60,6 +58,8 @@ def save_eyes(model: VisualCLAForConditionalGeneration, image_processor, folder:
 
 def replace_folder(new: Path, folder: Path) -> None:
     """Rename `new` to `folder`; what was there before goes once the new one stands."""
+    for weights in new.rglob("*.safetensors"):
+        weights.chmod(0o644)  # safetensors lets the owner alone read, but a web UI may run as somebody else
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

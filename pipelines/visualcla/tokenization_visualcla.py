@@ -11,13 +11,14 @@ rule that gives the right ones:
 opens it: the web UI, TRL, plain transformers.
 """
 
-import json
 import os
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import cached_file
+
+from ..json_files import read_json
 
 IMAGE_START, IMAGE_END, IMAGE_TOKEN = "<img>", "</img>", "<img_token>"
 IMAGE_TOKENS = [IMAGE_START, IMAGE_END, IMAGE_TOKEN]
@@ -77,11 +78,11 @@ def build_tokenizer(folder: str | os.PathLike) -> PreTrainedTokenizerFast:
     folder = Path(folder)
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     vocab = {pieces.id_to_piece(index): index for index in range(pieces.get_piece_size())}
-    settings = _read_json(folder / "tokenizer_config.json")
-    special = _roles(settings) | _roles(_read_json(folder / "special_tokens_map.json"))
+    settings = read_json(folder / "tokenizer_config.json")
+    special = _roles(settings) | _roles(read_json(folder / "special_tokens_map.json"))
     bos, eos, unk = (special.setdefault(role, token) for role, token in _CONTROL_TOKENS.items())
 
-    added = sorted(_read_json(folder / "added_tokens.json").items(), key=lambda item: item[1])
+    added = sorted(read_json(folder / "added_tokens.json").items(), key=lambda item: item[1])
     for (token, index), expected in zip(added, range(len(vocab), len(vocab) + len(added)), strict=True):
         if index != expected:
             raise ValueError(
@@ -174,7 +175,3 @@ def _roles(settings: dict) -> dict[str, str]:
     """bos_token, eos_token, unk_token and pad_token, as far as they are set."""
     found = {role: settings.get(role) for role in (*_CONTROL_TOKENS, "pad_token")}
     return {role: token["content"] if isinstance(token, dict) else token for role, token in found.items() if token}
-
-
-def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
