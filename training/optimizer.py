@@ -19,6 +19,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         muon_learning_rate: of the matrices (two-dimensional weights inside of a numbered layer).
         learning_rate: of all others.
         betas, weight_decay: AdamW's betas, and the weight decay of both.
+
+    Raises:
+        ValueError: this torch is older than 2.9, the first with Muon.
     """
 
     def __init__(
@@ -29,6 +32,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
         betas: tuple[float, float],
         weight_decay: float,
     ):
+        if not hasattr(torch.optim, "Muon"):
+            raise ValueError(
+                f"muon_learning_rate is given, but torch {torch.__version__} has no Muon; torch 2.9 and newer have it. "
+                "Update torch, or train with learning_rate alone."
+            )
         parameters: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for name, parameter in named_parameters:
             is_inner_matrix = parameter.ndim == 2 and any(part.isdigit() for part in name.split("."))
@@ -39,7 +47,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
         if others := parameters[False]:
             self.parts.append(torch.optim.AdamW(others, lr=learning_rate, betas=betas, weight_decay=weight_decay))
         super().__init__([group for part in self.parts for group in part.param_groups], {})
-        # The groups themselves, not copies: a schedule that changes them changes what the parts read.
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        """The parts' own groups, not copies: a schedule that changes them changes what the parts read."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
@@ -53,4 +64,4 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict) -> None:
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+        self._share_groups()
