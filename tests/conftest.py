@@ -1,4 +1,4 @@
-"""What many tests share: the golden VisualCLA checkpoints, and models of a few thousand parameters."""
+"""What many tests share: the golden VisualCLA checkpoints, models of a few thousand parameters, and made-up web UIs."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import GenerationConfig, logging
+from webui_tree import make_checkout, make_webui
 
 from pipelines import visualcla
 
@@ -53,3 +54,15 @@ def merged_model():
 @pytest.fixture(scope="session")
 def golden_tokenizer():
     return visualcla.load_tokenizer(GOLDEN / "merged/visualcla-tiny-merged")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A made-up project, which the installer takes for its own."""
+    return make_checkout(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A made-up web UI."""
+    return make_webui(tmp_path / "我的 web ui")

@@ -6,8 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-import webui_tree
-from webui_tree import ROOT, fails, make_model, make_webui, write
+from webui_tree import ROOT, fails, make_model, write
 
 from installer import interpreters, project, verbs
 from installer.command_line import main
@@ -15,16 +14,6 @@ from installer.webui import WebUI
 from installer.words import quote
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links and the stand-in for Python need a Unix")
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    return webui_tree.make_checkout(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def web(tmp_path):
-    return make_webui(tmp_path / "我的 web ui")
 
 
 def doctor(capsys, *arguments: object) -> tuple[int, str]:

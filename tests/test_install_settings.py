@@ -3,8 +3,7 @@
 import os
 
 import pytest
-import webui_tree
-from webui_tree import fails, make_webui, snapshot, write
+from webui_tree import fails, snapshot, write
 
 from installer import settings_yaml
 from installer.command_line import main
@@ -12,16 +11,6 @@ from installer.settings_yaml import with_extension
 from installer.webui import WebUI
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links and the stand-in for Python need a Unix")
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    return webui_tree.make_checkout(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def web(tmp_path):
-    return make_webui(tmp_path / "我的 web ui")
 
 
 @pytest.mark.parametrize(

@@ -5,23 +5,12 @@ import os
 import shutil
 
 import pytest
-import webui_tree
 from webui_tree import fails, make_model, make_webui, snapshot, update_project, write
 
 from installer import project
 from installer.command_line import main
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links and the stand-in for Python need a Unix")
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    return webui_tree.make_checkout(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def web(tmp_path):
-    return make_webui(tmp_path / "我的 web ui")
 
 
 # --- in and out

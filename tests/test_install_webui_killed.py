@@ -5,24 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import webui_tree
-from webui_tree import HAS, fails, make_model, make_webui, snapshot, update_project
+from webui_tree import HAS, fails, make_model, snapshot, update_project
 
 from installer import webui_python
 from installer.command_line import main
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links and the stand-in for Python need a Unix")
 OPERATIONS = ("mkdir", "replace", "rename", "unlink", "rmdir", "symlink")
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    return webui_tree.make_checkout(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def web(tmp_path):
-    return make_webui(tmp_path / "我的 web ui")
 
 
 class Killed(BaseException):

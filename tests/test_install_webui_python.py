@@ -9,7 +9,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import webui_tree
 from webui_tree import HAS, fails, make_python, make_webui, python_with, snapshot, write
 
 from installer import webui_python
@@ -17,16 +16,6 @@ from installer.command_line import main
 from installer.webui import WebUI
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links and the stand-in for Python need a Unix")
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    return webui_tree.make_checkout(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def web(tmp_path):
-    return make_webui(tmp_path / "我的 web ui")
 
 
 @pytest.mark.parametrize("environment", ["installer_files/env", "venv", ".venv", "portable_env"])
