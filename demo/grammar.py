@@ -63,21 +63,21 @@ PHRASES = {
         "picture": "the picture", "nth picture": "the {ordinal} picture", "in": " in {picture}", "of": " of {picture}",
         "2 pictures": "both pictures", "3 pictures": "all pictures", "about nth": "In the {ordinal} picture, {answer}",
         "empty": "The picture is empty.", "blind": "I see no picture.",
-        "absent": "The {thing} is not there.", "where": "The {thing} is at the {place}.",
+        "absent": "The {thing} is not there.", "nowhere": "not there",
         "colour": "The {thing} is {colour}.", "shape": "The {thing} is {a_shape}.", "count": "{things}: {number}.",
-        "which": "The {thing} is in the {ordinal} picture.", "none": "The {thing} is in none of them.",
+        "which": "the {ordinal} picture", "none": "none of them",
         "is_there": "{a_thing}? {yes}.", "both": "{a_thing} in {pictures}? {yes}.", "yes": "Yes", "no": "No",
-        "listed": "{place}: {thing}", "nothing": "nothing", "comma": "; ", "stop": ".",
+        "listed": "{name}: {value}", "nothing": "nothing", "comma": "; ", "stop": ".",
     },
     "zh": {
         "picture": "图片", "nth picture": "{ordinal}图片", "in": "{picture}里", "of": "{picture}里",
         "2 pictures": "两张图片", "3 pictures": "三张图片", "about nth": "{ordinal}图片里，{answer}",
         "empty": "图片是空的。", "blind": "我没有看到图片。",
-        "absent": "{thing}不在图片里。", "where": "{thing}在{place}。",
+        "absent": "{thing}不在图片里。", "nowhere": "不在图片里",
         "colour": "{thing}是{colour}。", "shape": "{thing}是{a_shape}。", "count": "{things}有{number}。",
-        "which": "{thing}在{ordinal}图片里。", "none": "{thing}都不在。",
+        "which": "{ordinal}图片", "none": "都不在",
         "is_there": "{a_thing}？{yes}。", "both": "{pictures}里的{a_thing}？{yes}。", "yes": "有", "no": "没有",
-        "listed": "{place}：{thing}", "nothing": "什么也没有", "comma": "；", "stop": "。",
+        "listed": "{name}：{value}", "nothing": "什么也没有", "comma": "；", "stop": "。",
     },
 }  # fmt: skip
 AMERICAN = {"colour": "color", "centre": "center"}
@@ -133,15 +133,12 @@ def noun(colour: str | None, shape: str | None, place: str | None, language: str
 def ask(question: Question, language: str, rng: random.Random, pictures: int = 1) -> str:
     """Word a question; `pictures` is how many pictures the conversation has (for 'both', 'all')."""
     phrases = PHRASES[language]
-    thing = noun(question.colour, question.shape, question.place, language)
     picture = phrases["picture"]
     if question.picture is not None:
         picture = phrases["nth picture"].format(ordinal=ORDINALS[language][question.picture])
     is_named = question.picture is not None or rng.random() < 0.3
     text = rng.choice(WORDINGS[language][question.kind]).format(
-        thing=thing,
-        a_thing=with_article(thing),
-        things=noun(question.colour, question.shape, question.place, language, is_many=True),
+        **_names(question, language),
         place=word(question.place, language) if question.place else "",
         picture=picture,
         pictures=phrases[f"{max(pictures, 2)} pictures"],
@@ -170,21 +167,24 @@ def answer(question: Question, scenes: Sequence[Scene], language: str) -> str | 
         return phrases["blind"]
     if question.kind in ("which", "both"):
         said = _answer_across(question, scenes, language)
-        return said and _capital(said)
-    said = _answer_about(question, scenes[-1 if question.picture is None else question.picture], language)
-    if said and question.picture is not None:
-        said = phrases["about nth"].format(ordinal=ORDINALS[language][question.picture], answer=said[0].lower() + said[1:])
+    else:
+        said = _answer_about(question, scenes[-1 if question.picture is None else question.picture], language)
+        if said and question.picture is not None:
+            said = phrases["about nth"].format(ordinal=ORDINALS[language][question.picture], answer=said[0].lower() + said[1:])
     return said and _capital(said)
 
 
 def listed(scene: Scene, language: str) -> str:
     """The things of a scene in reading order: 'top left: red circle; centre: blue star'."""
-    items = (_listed(thing.place, noun(thing.colour, thing.shape, None, language), language) for thing in scene.things)
+    items = (
+        _listed(word(thing.place, language), noun(thing.colour, thing.shape, None, language), language)
+        for thing in scene.things
+    )
     return PHRASES[language]["comma"].join(items)
 
 
-def _listed(place: str, thing: str, language: str) -> str:
-    return PHRASES[language]["listed"].format(place=word(place, language), thing=thing)
+def _listed(name: str, value: str, language: str) -> str:
+    return PHRASES[language]["listed"].format(name=name, value=value)
 
 
 def _answer_about(question: Question, scene: Scene, language: str) -> str | None:
@@ -198,15 +198,17 @@ def _answer_about(question: Question, scene: Scene, language: str) -> str | None
         return phrases["is_there"].format(yes=phrases["yes" if found else "no"], **names)
     if question.kind == "what":
         thing = noun(found[0].colour, found[0].shape, None, language) if found else phrases["nothing"]
-        return _listed(question.place, thing, language) + phrases["stop"]
-    if not found and not question.place:
-        return phrases["absent"].format(**names)
-    if len(found) != 1:
+        return _listed(word(question.place, language), thing, language) + phrases["stop"]
+    if len(found) > 1 or (question.place and not found):
         return None
+    if question.kind == "where":
+        place = word(found[0].place, language) if found else phrases["nowhere"]
+        return _listed(names["thing"], place, language) + phrases["stop"]
+    if not found:
+        return phrases["absent"].format(**names)
     values = {
-        "place": word(found[0].place, language),
         "colour": word(found[0].colour, language),
-        "a_shape": with_article(found[0].shape) if language == "en" else CHINESE[found[0].shape],
+        "a_shape": _with_article(word(found[0].shape, language), language),
     }
     return phrases[question.kind].format(**values, **names)
 
@@ -221,16 +223,15 @@ def _answer_across(question: Question, scenes: Sequence[Scene], language: str) -
         return phrases["both"].format(pictures=phrases[f"{len(scenes)} pictures"], yes=yes, **names)
     if len(showing) > 1:
         return None
-    if not showing:
-        return phrases["none"].format(**names)
-    return phrases["which"].format(ordinal=ORDINALS[language][showing[0]], **names)
+    picture = phrases["which"].format(ordinal=ORDINALS[language][showing[0]]) if showing else phrases["none"]
+    return _listed(names["thing"], picture, language) + phrases["stop"]
 
 
 def _names(question: Question, language: str) -> dict[str, str]:
-    """What was asked for, as it is said in an answer."""
+    """What is asked for, as questions and answers name it."""
     thing = noun(question.colour, question.shape, question.place, language)
     things = noun(question.colour, question.shape, question.place, language, is_many=True)
-    return {"thing": thing, "a_thing": with_article(thing) if language == "en" else thing, "things": things}
+    return {"thing": thing, "a_thing": _with_article(thing, language), "things": things}
 
 
 def _number(number: int, language: str) -> str:
@@ -239,8 +240,9 @@ def _number(number: int, language: str) -> str:
     return NUMBERS[language][number]
 
 
-def with_article(name: str) -> str:
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+def _with_article(name: str, language: str) -> str:
+    """Chinese has none."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if language == "en" else name
 
 
 def _capital(text: str) -> str:

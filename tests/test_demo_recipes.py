@@ -5,7 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from demo import world
+from demo import scenes, world
+from demo.recipes import foundation
 from demo.recipes.foundation import (
     SIDE_PX,
     attribute_rows,
@@ -59,12 +60,36 @@ def test_targets_of_the_eyes_are_what_the_picture_shows():
         assert 0 <= sum(colour > 0 for _, colour, _ in row["targets"]) <= 4
 
 
-def test_a_talk_asks_about_the_pictures_of_its_first_message():
-    rows = list(itertools.islice(lesson_rows(3), 60))[1::2]
-    for row in rows:
+def test_lessons_begin_with_few_colours_and_shapes_and_end_with_all(monkeypatch):
+    monkeypatch.setattr(foundation, "ROWS_PER_PALETTE", 100)
+    shown = []
+
+    def make_scene(rng, split, palette=None):
+        shown.append(palette)
+        return scenes.make_scene(rng, split, palette)
+
+    monkeypatch.setattr(foundation, "make_scene", make_scene)
+    rows = lesson_rows(3)
+    early = list(itertools.islice(rows, 100))
+    assert shown and all(palette == (["red", "blue"], ["circle", "star"]) for palette in shown)
+    assert sorted(foundation.LESSON_COLOURS) == sorted(world.COLOURS) and sorted(foundation.LESSON_SHAPES) == sorted(
+        world.SHAPES
+    )
+    list(itertools.islice(rows, 250))
+    shown.clear()
+    late = list(itertools.islice(rows, 60))
+    assert None in shown
+    for row in early + late:
         images = [sum(item["type"] == "image" for item in message["content"]) for message in row["messages"]]
-        assert images[0] == len(row["images"]) and not any(images[1:])
-        assert len(row["messages"]) >= 10
+        assert sum(images) == len(row["images"])
+
+
+def test_a_listing_says_where_every_look_is():
+    scene = world.Scene(
+        (world.Thing("red", "star", "top"), world.Thing("blue", "star", "left"), world.Thing("red", "ring", "right"))
+    )
+    assert foundation._listing("colour", scene, "en") == ("Where is each colour?", "Red: top, right; blue: left.")
+    assert foundation._listing("shape", scene, "zh") == ("形状在哪里？", "圆环：右边；星形：上方、左边。")
 
 
 def test_terse_answers_say_the_same():

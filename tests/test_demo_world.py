@@ -128,13 +128,15 @@ def about(kind: str, wanted: tuple, here: list, scene: list, is_english: bool) -
         return f"{name}有{'零一两三四'[len(here)]}个"
     if kind == "is_there":
         return f"{an(name)}? {'Yes' if here else 'No'}" if is_english else f"{name}？{'有' if here else '没有'}"
+    assert len(here) < 2
+    place, colour, shape = here[0] if here else (None, None, None)
+    if kind == "where":
+        return f"{name}: {place or 'not there'}" if is_english else f"{name}：{ZH[place] if place else '不在图片里'}"
     if not here:
         return f"the {name} is not there" if is_english else f"{name}不在图片里"
-    assert len(here) == 1
-    place, colour, shape = here[0]
     if is_english:
-        return f"the {name} is " + {"where": f"at the {place}", "colour": colour, "shape": f"a {shape}"}[kind]
-    return name + {"where": f"在{ZH[place]}", "colour": f"是{ZH[colour]}", "shape": f"是{ZH[shape]}"}[kind]
+        return f"the {name} is " + {"colour": colour, "shape": f"a {shape}"}[kind]
+    return name + {"colour": f"是{ZH[colour]}", "shape": f"是{ZH[shape]}"}[kind]
 
 
 def across(kind: str, wanted: tuple, found: list, is_english: bool) -> str:
@@ -148,9 +150,9 @@ def across(kind: str, wanted: tuple, found: list, is_english: bool) -> str:
         return f"{'两' if len(found) == 2 else '三'}张图片里的{name}？{'有' if is_yes else '没有'}"
     assert len(showing) < 2
     if not showing:
-        return f"the {name} is in none of them" if is_english else f"{name}都不在"
+        return f"{name}: none of them" if is_english else f"{name}：都不在"
     ordinal = ORDINALS["en" if is_english else "zh"][showing[0]]
-    return f"the {name} is in the {ordinal} picture" if is_english else f"{name}在{ordinal}张图片里"
+    return f"{name}: the {ordinal} picture" if is_english else f"{name}：{ordinal}张图片"
 
 
 def first(n: int, rows) -> list:

@@ -19,8 +19,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from demo import world
 from demo.conversations import ABOUT_NONE, ABOUT_ONE, ABOUT_SEVERAL, ask_about, ask_across, converse
-from demo.grammar import CHINESE, ORDINALS
-from demo.scenes import make_palette, make_scene
+from demo.grammar import CHINESE, ORDINALS, PHRASES, word
+from demo.scenes import Scene, make_palette, make_scene
 from pipelines.visualcla import (
     VisualCLAConfig,
     VisualCLAForConditionalGeneration,
@@ -30,6 +30,10 @@ from pipelines.visualcla import (
 from pipelines.visualcla.saving import save_model_folder
 
 SIDE_PX = 64
+WHERE_IS_EACH = {
+    "en": {"colour": "Where is each colour?", "shape": "Where is each shape?"},
+    "zh": {"colour": "颜色在哪里？", "shape": "形状在哪里？"},
+}
 CONTROL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 PRINTABLE_ASCII = "".join(map(chr, range(32, 127)))
 # What is one token: a place in two words, a word of the world in Chinese, an English word with the space before it, a run of
@@ -44,6 +48,10 @@ TEMPLATE_TOKENS = (
     "\n\n### Response:",
 )
 SEED = 1
+# In which order the lessons take in colours and shapes (easily told apart ones first), and after how many rows two more.
+LESSON_COLOURS = ["red", "blue", "green", "black", "yellow", "pink", "orange", "purple"]
+LESSON_SHAPES = ["circle", "star", "square", "cross", "triangle", "ring"]
+ROWS_PER_PALETTE = 10_000
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -167,28 +175,41 @@ def attribute_rows(seed: int) -> Iterator[dict]:
 
 
 def lesson_rows(seed: int) -> Iterator[dict]:
-    """Endless rows for stage 2: every other one as the world mixes them, the others talks.
+    """Endless rows for stage 2: rows as the world mixes them, and talks, whose pictures have few colours and shapes at first.
 
-    A talk asks five questions about what was shown at its beginning: a picture, some pictures, or nothing. So a picture
-    that was encoded once teaches five answers.
+    With all colours and shapes from the start, thousands of steps pass in which the model knows what a picture holds, but
+    does not find a thing by its looks. With two of each it learns to look within 300 steps, and takes in the others soon.
     """
     rng = random.Random(f"lessons/{seed}")
-    for row in world.instruction_rows(seed):
-        yield row
-        yield _talk(rng)
+    as_mixed = world.instruction_rows(seed)
+    for count in itertools.count():
+        size = 2 + 2 * (count // ROWS_PER_PALETTE)
+        is_complete = size >= len(LESSON_COLOURS)
+        if rng.random() < (0.4 if is_complete else 0.2):
+            yield next(as_mixed)
+        else:
+            yield _talk(rng, None if is_complete else (LESSON_COLOURS[:size], LESSON_SHAPES[:size]))
 
 
-def _talk(rng: random.Random) -> dict:
+def _talk(rng: random.Random, palette: tuple[list[str], list[str]] | None) -> dict:
+    """Six questions about what was shown at the beginning: a picture, some pictures, or nothing.
+
+    So a picture that was encoded once teaches six answers.
+    """
     language = rng.choice(world.LANGUAGES)
-    num_pictures = rng.choices((0, 1, 2, 3), weights=(1, 6, 2, 2))[0]
-    palette = make_palette(rng) if rng.random() < 0.5 else None
+    num_pictures = rng.choices((0, 1, 2, 3), weights=(1, 10, 6, 3))[0]
+    if palette is None and rng.random() < 0.3:
+        palette = make_palette(rng)
     shown = tuple(make_scene(rng, "train", palette) for _ in range(num_pictures))
     turns: list[tuple[str, str]] = []
     asked = set()
-    while len(turns) < 5:
+    while len(turns) < 6:
         if not shown:
             talk = converse(rng.choice(ABOUT_NONE), language, rng, "train")
             turns += [(turn.question, turn.answer) for turn in talk.turns]
+            continue
+        if num_pictures == 1 and shown[0].things and rng.random() < 0.2:
+            turns.append(_listing(rng.choice(("colour", "shape")), shown[0], language))
             continue
         kinds = ABOUT_ONE if num_pictures == 1 else ABOUT_SEVERAL
         kind = rng.choices(kinds, [world.MIXTURE[kind] for kind in kinds])[0]
@@ -202,6 +223,21 @@ def _talk(rng: random.Random) -> dict:
         messages.append({"role": "user", "content": [*images, {"type": "text", "text": question}]})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     return {"messages": messages, "images": [world.draw(scene, rng) for scene in shown]}
+
+
+def _listing(field: str, scene: Scene, language: str) -> tuple[str, str]:
+    """Where every colour or every shape is: many things found by their looks in one short answer."""
+    places: dict[str, list[str]] = {}
+    for thing in scene.things:
+        places.setdefault(getattr(thing, field), []).append(word(thing.place, language))
+    phrases = PHRASES[language]
+    items = [
+        phrases["listed"].format(name=word(look, language), value=("、" if language == "zh" else ", ").join(places[look]))
+        for look in (*world.COLOURS, *world.SHAPES)
+        if look in places
+    ]
+    answer = phrases["comma"].join(items) + phrases["stop"]
+    return WHERE_IS_EACH[language][field], answer[0].upper() + answer[1:]
 
 
 def terse_rows(seed: int) -> Iterator[dict]:
