@@ -86,7 +86,6 @@ def stranger(browser, address):
     return Tab(browser.new_context(locale="zh-CN"), address)
 
 
-@pytest.mark.xfail(strict=True, reason="the shipped model mixes up two pictures of one conversation: demo/model/README.md")
 def test_second_picture_joins_the_first_and_each_is_answered_about(tab, pictures):
     both = TWO_THINGS, ONE_THING
     assert tab.ask("Describe the picture.", pictures / "two.png") == told(TWO_THINGS)
