@@ -171,19 +171,19 @@ def answer(question: Question, scenes: Sequence[Scene], language: str) -> str | 
         said = _answer_about(question, scenes[-1 if question.picture is None else question.picture], language)
         if said and question.picture is not None:
             said = phrases["about nth"].format(ordinal=ORDINALS[language][question.picture], answer=said[0].lower() + said[1:])
-    return said and _capital(said)
+    return said and capital(said)
 
 
 def listed(scene: Scene, language: str) -> str:
     """The things of a scene in reading order: 'top left: red circle; centre: blue star'."""
     items = (
-        _listed(word(thing.place, language), noun(thing.colour, thing.shape, None, language), language)
-        for thing in scene.things
+        pair(word(thing.place, language), noun(thing.colour, thing.shape, None, language), language) for thing in scene.things
     )
     return PHRASES[language]["comma"].join(items)
 
 
-def _listed(name: str, value: str, language: str) -> str:
+def pair(name: str, value: str, language: str) -> str:
+    """What is asked for, then what is known of it: 'top left: red circle'."""
     return PHRASES[language]["listed"].format(name=name, value=value)
 
 
@@ -198,12 +198,12 @@ def _answer_about(question: Question, scene: Scene, language: str) -> str | None
         return phrases["is_there"].format(yes=phrases["yes" if found else "no"], **names)
     if question.kind == "what":
         thing = noun(found[0].colour, found[0].shape, None, language) if found else phrases["nothing"]
-        return _listed(word(question.place, language), thing, language) + phrases["stop"]
+        return pair(word(question.place, language), thing, language) + phrases["stop"]
     if len(found) > 1 or (question.place and not found):
         return None
     if question.kind == "where":
         place = word(found[0].place, language) if found else phrases["nowhere"]
-        return _listed(names["thing"], place, language) + phrases["stop"]
+        return pair(names["thing"], place, language) + phrases["stop"]
     if not found:
         return phrases["absent"].format(**names)
     values = {
@@ -224,7 +224,7 @@ def _answer_across(question: Question, scenes: Sequence[Scene], language: str) -
     if len(showing) > 1:
         return None
     picture = phrases["which"].format(ordinal=ORDINALS[language][showing[0]]) if showing else phrases["none"]
-    return _listed(names["thing"], picture, language) + phrases["stop"]
+    return pair(names["thing"], picture, language) + phrases["stop"]
 
 
 def _names(question: Question, language: str) -> dict[str, str]:
@@ -245,5 +245,5 @@ def _with_article(name: str, language: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if language == "en" else name
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
     return text[0].upper() + text[1:]

@@ -19,7 +19,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from demo import world
 from demo.conversations import ABOUT_NONE, ABOUT_ONE, ABOUT_SEVERAL, ask_about, ask_across, converse
-from demo.grammar import CHINESE, ORDINALS, PHRASES, word
+from demo.grammar import CHINESE, ORDINALS, PHRASES, capital, pair, word
 from demo.scenes import Scene, make_palette, make_scene
 from pipelines.visualcla import (
     VisualCLAConfig,
@@ -232,12 +232,11 @@ def _listing(field: str, scene: Scene, language: str) -> tuple[str, str]:
         places.setdefault(getattr(thing, field), []).append(word(thing.place, language))
     phrases = PHRASES[language]
     items = [
-        phrases["listed"].format(name=word(look, language), value=("、" if language == "zh" else ", ").join(places[look]))
+        pair(word(look, language), ("、" if language == "zh" else ", ").join(places[look]), language)
         for look in (*world.COLOURS, *world.SHAPES)
         if look in places
     ]
-    answer = phrases["comma"].join(items) + phrases["stop"]
-    return WHERE_IS_EACH[language][field], answer[0].upper() + answer[1:]
+    return WHERE_IS_EACH[language][field], capital(phrases["comma"].join(items) + phrases["stop"])
 
 
 def terse_rows(seed: int) -> Iterator[dict]:
