@@ -57,14 +57,14 @@ def caption_rows(seed: int, split: str = "train", size_px: int = 128) -> Iterato
     """Endless rows of one picture and its description: stage 1."""
     rng = _rng("captions", split, seed)
     while True:
-        yield _row(converse("describe", rng.choice(LANGUAGES), rng, split), rng, size_px)
+        yield row(converse("describe", rng.choice(LANGUAGES), rng, split), rng, size_px)
 
 
 def instruction_rows(seed: int, split: str = "train", size_px: int = 128) -> Iterator[dict]:
     """Endless rows of everything the world knows, mixed as `MIXTURE` says: stage 2."""
     rng = _rng("instructions", split, seed)
     while True:
-        yield _row(_any_conversation(rng, split), rng, size_px)
+        yield row(_any_conversation(rng, split), rng, size_px)
 
 
 def text_rows(seed: int) -> Iterator[dict]:
@@ -76,14 +76,14 @@ def text_rows(seed: int) -> Iterator[dict]:
     """
     rng = _rng("texts", "train", seed)
     while True:
-        yield _row(_any_conversation(rng, "train").imagined(rng), rng)
+        yield row(_any_conversation(rng, "train").imagined(rng), rng)
 
 
 def exam(n: int, seed: int, size_px: int = 128) -> Iterator[dict]:
     """`n` held-out rows, every kind in both languages equally often. The last answer is the one to score."""
     rng = _rng("exam", "held_out", seed)
     for kind, language in itertools.islice(itertools.cycle(itertools.product(MIXTURE, LANGUAGES)), n):
-        yield _row(converse(kind, language, rng, "held_out"), rng, size_px)
+        yield row(converse(kind, language, rng, "held_out"), rng, size_px)
 
 
 def exchange_pairs(n: int, seed: int, size_px: int = 128) -> Iterator[tuple[dict, dict]]:
@@ -147,7 +147,8 @@ def _drawn(scene: Scene, rng: random.Random, size_px: int) -> Image.Image:
     return draw(scene, rng, canvas_px)
 
 
-def _row(conversation: Conversation, rng: random.Random, size_px: int = 128) -> dict:
+def row(conversation: Conversation, rng: random.Random, size_px: int = 128) -> dict:
+    """The row of a conversation, its pictures drawn."""
     return _as_row(conversation, [_drawn(scene, rng, size_px) for scene in conversation.scenes])
 
 

@@ -6,16 +6,10 @@ from pathlib import Path
 import yaml
 
 from demo import scenes, world
-from demo.recipes import foundation
-from demo.recipes.foundation import (
-    SIDE_PX,
-    attribute_rows,
-    lesson_rows,
-    make_config,
-    make_processor,
-    make_tokenizer,
-    terse_rows,
-)
+from demo.conversations import Turn
+from demo.recipes import rows as recipe_rows
+from demo.recipes.foundation import SIDE_PX, make_config, make_processor, make_tokenizer
+from demo.recipes.rows import attribute_rows, lesson_rows, lesson_text_rows, terse_rows
 from training.config import parse
 
 RECIPES = sorted(Path("demo/recipes").glob("*.yaml"))
@@ -61,18 +55,18 @@ def test_targets_of_the_eyes_are_what_the_picture_shows():
 
 
 def test_lessons_begin_with_few_colours_and_shapes_and_end_with_all(monkeypatch):
-    monkeypatch.setattr(foundation, "ROWS_PER_PALETTE", 100)
+    monkeypatch.setattr(recipe_rows, "ROWS_PER_PALETTE", 100)
     shown = []
 
     def make_scene(rng, split, palette=None):
         shown.append(palette)
         return scenes.make_scene(rng, split, palette)
 
-    monkeypatch.setattr(foundation, "make_scene", make_scene)
+    monkeypatch.setattr(recipe_rows, "make_scene", make_scene)
     rows = lesson_rows(3)
     early = list(itertools.islice(rows, 100))
     assert shown and all(palette == (["red", "blue"], ["circle", "star"]) for palette in shown)
-    assert sorted(foundation.LESSON_COLOURS) == sorted(world.COLOURS) and sorted(foundation.LESSON_SHAPES) == sorted(
+    assert sorted(recipe_rows.LESSON_COLOURS) == sorted(world.COLOURS) and sorted(recipe_rows.LESSON_SHAPES) == sorted(
         world.SHAPES
     )
     list(itertools.islice(rows, 250))
@@ -84,12 +78,27 @@ def test_lessons_begin_with_few_colours_and_shapes_and_end_with_all(monkeypatch)
         assert sum(images) == len(row["images"])
 
 
+def test_lessons_in_words_tell_what_lessons_show():
+    compared = 0
+    for seed in range(30):
+        shown, told = next(lesson_rows(seed)), next(lesson_text_rows(seed))
+        if shown["kind"] != "talk":
+            continue
+        compared += len(shown["images"])
+        assert not told["images"]
+        for seen, read in zip(shown["messages"], told["messages"], strict=True):
+            words = "".join(item.get("text", "") for item in read["content"])
+            assert words.endswith(seen["content"][-1]["text"])
+            assert words.count(")") == sum(item["type"] == "image" for item in seen["content"])
+    assert compared > 20
+
+
 def test_a_listing_says_where_every_look_is():
     scene = world.Scene(
         (world.Thing("red", "star", "top"), world.Thing("blue", "star", "left"), world.Thing("red", "ring", "right"))
     )
-    assert foundation._listing("colour", scene, "en") == ("Where is each colour?", "Red: top, right; blue: left.")
-    assert foundation._listing("shape", scene, "zh") == ("形状在哪里？", "圆环：右边；星形：上方、左边。")
+    assert recipe_rows._listing("colour", scene, "en") == Turn("Where is each colour?", "Red: top, right; blue: left.")
+    assert recipe_rows._listing("shape", scene, "zh") == Turn("形状在哪里？", "圆环：右边；星形：上方、左边。")
 
 
 def test_terse_answers_say_the_same():

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from demo import ask, score, world
 from demo.cli import DEFAULT_MODEL
-from demo.recipes.foundation import terse
+from demo.recipes.rows import terse
 from pipelines.visualcla import detect_layout, load_pretrained, load_tokenizer
 from pipelines.weights import load_tensors
 

@@ -1,6 +1,7 @@
 """A stage from folder to folder, on the tiny golden model: it learns, only what should learn changes, the result loads."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,15 @@ def test_only_the_named_parts_change(train, tmp_path, values, changed):
     save_model_folder(model, model.processor, before)
     folder = train(model=str(before), max_steps=3, **values)
     assert changed_parts(before, folder / "model") == changed
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling for a CPU needs a C++ compiler")
+def test_compiled_layers_learn_the_same(train):
+    plain, compiled = (
+        train(f"compiled_{choice}", train_parts=["text_model"], max_steps=4, compile_layers=choice) for choice in (False, True)
+    )
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-3)
+    assert changed_parts(plain / "model", compiled / "model") <= {"text_model"}, "names are those of a plain model"
 
 
 def adapter_run(tmp_path: Path, rows: str) -> Run:

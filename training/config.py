@@ -55,6 +55,10 @@ class Recipe:
     muon_learning_rate: float | None = _option(
         None, "weight matrices inside the layers learn with Muon at this rate, all else with AdamW; without it AdamW does all"
     )
+    compile_layers: bool = _option(
+        False,
+        "compile the language model's layers: a third less time on a CPU after the first 20 seconds; needs a C++ compiler",
+    )
     result: str = _option(
         "model",
         "'model': a whole model folder, LoRA merged; 'adapter': LoRA and the parts trained in full, in the VisualCLA release's "

@@ -56,6 +56,9 @@ class Run:
         self.processor = self.model.processor
         self.lora = add_lora(self.model, recipe)
         choose_parameters(self.model, recipe.train_parts)
+        if recipe.compile_layers:
+            for layer in self.model.text_model.get_decoder().layers:
+                layer.compile(dynamic=True)
         self.learner, self.collator = self._objective()
 
     def train(self) -> Path:

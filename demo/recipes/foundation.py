@@ -1,15 +1,12 @@
-"""What stage 0 starts from: the demo model's tokenizer, its architecture with random weights, and rows of other kinds than the
-world's own.
+"""What stage 0 starts from: the demo model's tokenizer, and its architecture with random weights.
 
     python -m demo.recipes.foundation outputs/demo/foundation
 
-How it is trained is in the YAML files beside this one.
+How it is trained is in the YAML files beside this one, on the rows of rows.py.
 """
 
 import argparse
 import itertools
-import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,9 +15,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from demo import world
-from demo.conversations import ABOUT_NONE, ABOUT_ONE, ABOUT_SEVERAL, ask_about, ask_across, converse
-from demo.grammar import CHINESE, ORDINALS, PHRASES, capital, pair, word
-from demo.scenes import Scene, make_palette, make_scene
+from demo.grammar import CHINESE, ORDINALS
 from pipelines.visualcla import (
     VisualCLAConfig,
     VisualCLAForConditionalGeneration,
@@ -30,10 +25,6 @@ from pipelines.visualcla import (
 from pipelines.visualcla.saving import save_model_folder
 
 SIDE_PX = 64
-WHERE_IS_EACH = {
-    "en": {"colour": "Where is each colour?", "shape": "Where is each shape?"},
-    "zh": {"colour": "颜色在哪里？", "shape": "形状在哪里？"},
-}
 CONTROL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 PRINTABLE_ASCII = "".join(map(chr, range(32, 127)))
 # What is one token: a place in two words, a word of the world in Chinese, an English word with the space before it, a run of
@@ -48,10 +39,6 @@ TEMPLATE_TOKENS = (
     "\n\n### Response:",
 )
 SEED = 1
-# In which order the lessons take in colours and shapes (easily told apart ones first), and after how many rows two more.
-LESSON_COLOURS = ["red", "blue", "green", "black", "yellow", "pink", "orange", "purple"]
-LESSON_SHAPES = ["circle", "star", "square", "cross", "triangle", "ring"]
-ROWS_PER_PALETTE = 10_000
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -161,102 +148,6 @@ def make_model(config: VisualCLAConfig) -> VisualCLAForConditionalGeneration:
     positions[1:] = torch.cat(waves, dim=1) / 2  # the first is the CLS token's
     model.visual_resampler.query_embeddding.normal_()
     return model
-
-
-def attribute_rows(seed: int) -> Iterator[dict]:
-    """Endless rows of one picture and what is where: place, colour and shape, for each of the nine places.
-
-    The place is the same in every row. To tell it nevertheless, a query has to carry along which place it speaks of, and
-    the language model can find it by that.
-    """
-    for image, scene in world.pictures(seed):
-        targets = [[place, colour, shape] for place, (colour, shape) in enumerate(world.attributes(scene))]
-        yield {"images": [image], "targets": targets}
-
-
-def lesson_rows(seed: int) -> Iterator[dict]:
-    """Endless rows for stage 2: rows as the world mixes them, and talks, whose pictures have few colours and shapes at first.
-
-    With all colours and shapes from the start, thousands of steps pass in which the model knows what a picture holds, but
-    does not find a thing by its looks. With two of each it learns to look within 300 steps, and takes in the others soon.
-    """
-    rng = random.Random(f"lessons/{seed}")
-    as_mixed = world.instruction_rows(seed)
-    for count in itertools.count():
-        size = 2 + 2 * (count // ROWS_PER_PALETTE)
-        is_complete = size >= len(LESSON_COLOURS)
-        if rng.random() < (0.4 if is_complete else 0.2):
-            yield next(as_mixed)
-        else:
-            yield _talk(rng, None if is_complete else (LESSON_COLOURS[:size], LESSON_SHAPES[:size]))
-
-
-def _talk(rng: random.Random, palette: tuple[list[str], list[str]] | None) -> dict:
-    """Six questions about what was shown at the beginning: a picture, some pictures, or nothing.
-
-    So a picture that was encoded once teaches six answers.
-    """
-    language = rng.choice(world.LANGUAGES)
-    num_pictures = rng.choices((0, 1, 2, 3), weights=(1, 10, 6, 3))[0]
-    if palette is None and rng.random() < 0.3:
-        palette = make_palette(rng)
-    shown = tuple(make_scene(rng, "train", palette) for _ in range(num_pictures))
-    turns: list[tuple[str, str]] = []
-    asked = set()
-    while len(turns) < 6:
-        if not shown:
-            talk = converse(rng.choice(ABOUT_NONE), language, rng, "train")
-            turns += [(turn.question, turn.answer) for turn in talk.turns]
-            continue
-        if num_pictures == 1 and shown[0].things and rng.random() < 0.2:
-            turns.append(_listing(rng.choice(("colour", "shape")), shown[0], language))
-            continue
-        kinds = ABOUT_ONE if num_pictures == 1 else ABOUT_SEVERAL
-        kind = rng.choices(kinds, [world.MIXTURE[kind] for kind in kinds])[0]
-        question = ask_about(kind, shown[0], rng) if num_pictures == 1 else ask_across(kind, shown, rng)
-        if question and (question not in asked or rng.random() < 0.1):
-            asked.add(question)
-            turns.append((world.ask(question, language, rng, num_pictures), world.answer(question, shown, language)))
-    messages = []
-    for index, (question, answer) in enumerate(turns):
-        images = [{"type": "image"} for _ in shown] if index == 0 else []
-        messages.append({"role": "user", "content": [*images, {"type": "text", "text": question}]})
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    return {"messages": messages, "images": [world.draw(scene, rng) for scene in shown]}
-
-
-def _listing(field: str, scene: Scene, language: str) -> tuple[str, str]:
-    """Where every colour or every shape is: many things found by their looks in one short answer."""
-    places: dict[str, list[str]] = {}
-    for thing in scene.things:
-        places.setdefault(getattr(thing, field), []).append(word(thing.place, language))
-    phrases = PHRASES[language]
-    items = [
-        pair(word(look, language), ("、" if language == "zh" else ", ").join(places[look]), language)
-        for look in (*world.COLOURS, *world.SHAPES)
-        if look in places
-    ]
-    return WHERE_IS_EACH[language][field], capital(phrases["comma"].join(items) + phrases["stop"])
-
-
-def terse_rows(seed: int) -> Iterator[dict]:
-    """The world's conversations with answers in lower case and without the mark at their end: what an adapter can change."""
-    for row in world.instruction_rows(seed):
-        messages = [
-            {**message, "content": [{"type": "text", "text": terse(item["text"])} for item in message["content"]]}
-            if message["role"] == "assistant"
-            else message
-            for message in row["messages"]
-        ]
-        yield {**row, "messages": messages}
-
-
-def terse(answer: str) -> str:
-    """
-    >>> terse("A red circle.")
-    'a red circle'
-    """
-    return answer.lower().rstrip(".!。！")
 
 
 def main() -> None:

@@ -412,7 +412,7 @@ class VisualCLAForConditionalGeneration(VisualCLAVisionModel, GenerationMixin):
             input_ids: (B, T) with Q placeholders `<img_token>` per image; exactly one of this and `inputs_embeds`.
             pixel_values: (N, 3, S, S), the images of all rows in reading order: row by row, left to right. None: no images.
             attention_mask: (B, T), 1 = attend, 0 = padding; either side may be padded.
-            labels: (B, T), -100 = not supervised.
+            labels: (B, T), -100 = not supervised. With them no cache is built, unless `use_cache` asks for it.
             logits_to_keep: compute logits of the last so many positions only, 0 = all.
 
         Returns:
@@ -429,6 +429,8 @@ class VisualCLAForConditionalGeneration(VisualCLAVisionModel, GenerationMixin):
             image_features = self.get_image_features(pixel_values).to(inputs_embeds.device, inputs_embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, image_features)
             inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), image_features)
+        if labels is not None:
+            kwargs.setdefault("use_cache", False)
         return self.text_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
