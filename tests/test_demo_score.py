@@ -17,15 +17,11 @@ def model():
 
 @pytest.fixture(scope="module")
 def result(model):
-    return score.score(model, num_samples=256, num_pairs=28)
+    return score.score(model, num_samples=320, num_pairs=56)
 
 
-# What the weights that are shipped now can do; the bars that they have to meet one day are `score.BARS`.
-@pytest.mark.parametrize(
-    ("group", "share"), [("single", 0.9), ("several", 0.85), ("absent", 0.7), ("text", 0.98), ("exchanged", 0.9)]
-)
-def test_shipped_model_answers_as_its_card_says(result, group, share):
-    assert result.groups[group].share >= share
+def test_shipped_model_meets_every_bar(result):
+    assert not result.missed
 
 
 def test_answers_cannot_be_guessed_without_the_picture(result):
