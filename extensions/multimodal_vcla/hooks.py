@@ -147,8 +147,10 @@ def _spans(state: dict, prompt: str) -> list[marks.Span]:
     history = state.get("history") or {}
     if messages := history.get("messages"):
         return marks.align(prompt, conversation.message_turns(messages, _picture_at), True)
-    turns = conversation.row_turns(history)
     attached = [conversation.of_attachment(item) for item in state.get("image_attachments") or []]
+    if not attached and STOCK not in prompt:
+        return []
+    turns = conversation.row_turns(history)
     pending = attached[sum(len(turn.pictures) for turn in turns) :]
     if pending:
         turns.append(conversation.Turn(tuple(pending)))
