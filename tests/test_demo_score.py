@@ -17,7 +17,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def result(model):
-    return score.score(model, num_samples=320, num_pairs=56)
+    return score.score(model, num_samples=1600, num_pairs=140)
 
 
 def test_shipped_model_meets_every_bar(result):
