@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser("python -m demo ask", description="Ask a model about pictures. Without a question: a conversation.")
     parser.add_argument("question", nargs="?", help="without it a conversation begins")
     parser.add_argument(
-        "--image", "--image_file", dest="images", action="append", default=[], metavar="FILE", help="a picture; several allowed"
+        "--image", "--image_file", dest="images", action="append", default=[], metavar="FILE", help="a picture; once for each"
     )
     add_model_flags(parser)
     add_generation_flags(parser)

@@ -100,7 +100,7 @@ def generation_config(args: argparse.Namespace):
 
     if args.seed is not None:
         set_seed(args.seed)
-    is_shipped = args.model is None and args.text_model is None
+    is_shipped = args.text_model is None and Path(args.model or DEFAULT_MODEL).resolve() == DEFAULT_MODEL.resolve()
     temperature = args.temperature if args.temperature is not None else 0.0 if is_shipped else None
     if temperature == 0.0:
         return GenerationConfig(do_sample=False, max_new_tokens=args.max_new_tokens or 512)

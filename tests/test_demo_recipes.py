@@ -9,12 +9,12 @@ from demo import scenes, world
 from demo.conversations import Turn
 from demo.recipes import rows as recipe_rows
 from demo.recipes.foundation import SIDE_PX, make_config, make_processor, make_tokenizer
-from demo.recipes.rows import attribute_rows, lesson_rows, lesson_text_rows, terse_rows
+from demo.recipes.rows import attribute_rows, complete_lesson_rows, lesson_rows, lesson_text_rows, terse_rows
 from training.config import parse
 
 RECIPES = sorted(Path("demo/recipes").glob("*.yaml"))
 STAGES = [recipe for recipe in RECIPES if recipe.stem[0] in "012"]
-ORDER = ("0_vision", "0_resampler", "0_language", "1_captions", "2_instructions")
+ORDER = ("0_vision", "0_resampler", "0_language", "1_captions", "2_instructions", "2_over_turns")
 
 
 def test_every_stage_starts_from_what_the_one_before_leaves():
@@ -76,6 +76,14 @@ def test_lessons_begin_with_few_colours_and_shapes_and_end_with_all(monkeypatch)
     for row in early + late:
         images = [sum(item["type"] == "image" for item in message["content"]) for message in row["messages"]]
         assert sum(images) == len(row["images"])
+
+
+def test_pictures_of_a_talk_come_together_and_over_turns_in_every_order():
+    orders = set()
+    for row in itertools.islice(complete_lesson_rows(3), 600):
+        counts = [sum(item["type"] == "image" for item in message["content"]) for message in row["messages"]]
+        orders.add(tuple(count for count in counts if count))
+    assert {(1,), (2,), (1, 1), (3,), (2, 1), (1, 2), (1, 1, 1)} <= orders
 
 
 def test_lessons_in_words_tell_what_lessons_show():

@@ -50,14 +50,19 @@ def lesson_rows(seed: int) -> Iterator[dict]:
     return _lessons(seed, world.instruction_rows(seed), in_words=False)
 
 
+def complete_lesson_rows(seed: int) -> Iterator[dict]:
+    """The same with all colours and shapes from the start: for a model that has learned to look."""
+    return _lessons(seed, world.instruction_rows(seed), in_words=False, num_rows_before=4 * ROWS_PER_PALETTE)
+
+
 def lesson_text_rows(seed: int) -> Iterator[dict]:
     """The same with pictures told in words, as in `world.text_rows`: for the language model, before it has eyes."""
     return _lessons(seed, world.text_rows(seed), in_words=True)
 
 
-def _lessons(seed: int, as_mixed: Iterator[dict], in_words: bool) -> Iterator[dict]:
+def _lessons(seed: int, as_mixed: Iterator[dict], in_words: bool, num_rows_before: int = 0) -> Iterator[dict]:
     rng = random.Random(f"lessons/{seed}")
-    for count in itertools.count():
+    for count in itertools.count(num_rows_before):
         size = 2 + 2 * (count // ROWS_PER_PALETTE)
         is_complete = size >= len(LESSON_COLOURS)
         if rng.random() < (0.4 if is_complete else 0.2):
@@ -67,7 +72,7 @@ def _lessons(seed: int, as_mixed: Iterator[dict], in_words: bool) -> Iterator[di
 
 
 def _talk(rng: random.Random, palette: tuple[list[str], list[str]] | None, in_words: bool) -> dict:
-    """Six questions about pictures that are shown, or told in words, all at the beginning or one every second turn.
+    """Six questions about pictures that are shown, or told in words, all at the beginning or some of them later.
 
     So a picture that was encoded once teaches several answers. Now and then there is none.
     """
@@ -76,14 +81,17 @@ def _talk(rng: random.Random, palette: tuple[list[str], list[str]] | None, in_wo
     if palette is None and rng.random() < 0.3:
         palette = make_palette(rng)
     shown = tuple(make_scene(rng, "train", palette) for _ in range(num_pictures))
-    num_at_first = 1 if rng.random() < 0.4 else num_pictures
+    comes_at = [0]  # the turn of each picture: that of the one before, or two later
+    for _ in shown[1:]:
+        comes_at.append(comes_at[-1] + rng.choice((0, 0, 2)))
     turns: list[Turn] = []
     asked = set()
     num_seen = 0
     while len(turns) < 6:
-        so_far = shown[: num_at_first + len(turns) // 2]
+        so_far = shown[: sum(turn <= len(turns) for turn in comes_at)]
         if so_far:
-            turn = _ask(so_far, num_at_first == 1, asked, language, rng)
+            is_last_alone = comes_at.count(comes_at[len(so_far) - 1]) == 1
+            turn = _ask(so_far, is_last_alone, asked, language, rng)
             turns.append(replace(turn, shown=so_far[num_seen:]))
             num_seen = len(so_far)
         else:
