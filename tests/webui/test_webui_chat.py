@@ -123,17 +123,18 @@ def test_other_formats_are_taken(page, oracle, pictures, tmp_path, suffix):
 def test_a_broken_picture_among_good_ones_is_refused_in_words(page, oracle, pictures, tmp_path):
     one, two, *_ = pictures
     (tmp_path / "broken.png").write_bytes(b"no picture")
+    first = page.send(TOP_LEFT, one)
     page.attach(one, tmp_path / "broken.png", two)
     page.page.fill("#chat-input textarea", RING)
     with page.reply():
         page.page.click("#Generate")
     assert any("broken.png" in toast for toast in page.toasts())
     assert not page.last_reply()
-    page.page.locator("#multimodal_vcla_which input").nth(1).click()
+    page.page.locator("#multimodal_vcla_which input").nth(2).click()
     page.settle(1500)
     with page.reply():
         page.menu("Regenerate")
-    oracle.check(page.last_reply(), (RING, [one, two]))
+    oracle.check(page.last_reply(), (TOP_LEFT, [one]), first, (RING, [one, two]))
 
 
 def test_a_picture_left_out_in_the_panel_stays_out(page, oracle, pictures):
