@@ -6,7 +6,7 @@ How a question is worded and answered belongs to grammar.py, pictures and rows t
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .grammar import LANGUAGES, Question, answer, ask, listed, loosen
@@ -79,6 +79,12 @@ def converse(kind: str, language: str, rng: random.Random, split: str) -> Conver
     else:
         turns = [_single_turn(kind, language, rng, split)]
     return Conversation(kind, language, tuple(turns))
+
+
+def any_kind(kinds: Iterable[str], rng: random.Random) -> str:
+    """One of these kinds, as often as `MIXTURE` says."""
+    kinds = list(kinds)
+    return rng.choices(kinds, [MIXTURE[kind] for kind in kinds])[0]
 
 
 def ask_about(kind: str, scene: Scene, rng: random.Random) -> Question | None:
@@ -179,8 +185,7 @@ def _any_about(scene: Scene, rng: random.Random) -> Question:
     """A question of any kind about one picture."""
     question = None
     while question is None:
-        kind = rng.choices(ABOUT_ONE, [MIXTURE[kind] for kind in ABOUT_ONE])[0]
-        question = ask_about(kind, scene, rng)
+        question = ask_about(any_kind(ABOUT_ONE, rng), scene, rng)
     return question
 
 

@@ -23,6 +23,7 @@ from .conversations import (
     MIXTURE,
     Conversation,
     Turn,
+    any_kind,
     ask_about,
     ask_across,
     converse,
@@ -34,7 +35,7 @@ from .small_talk import CHAT, FACTS
 __all__ = [
     "COLOURS", "GROUPS", "LANGUAGES", "MIXTURE", "PLACES", "SHAPES", "SPLITS", "Question", "Scene", "Thing",
     "all_texts", "answer", "ask", "attributes", "caption_rows", "characters", "draw", "exam", "exchange_pairs",
-    "instruction_rows", "pictures", "scenes", "split_of", "text_rows",
+    "instruction_rows", "pictures", "row", "scenes", "split_of", "text_rows",
 ]  # fmt: skip
 
 
@@ -135,8 +136,7 @@ def _rng(*name: object) -> random.Random:
 
 
 def _any_conversation(rng: random.Random, split: str) -> Conversation:
-    kind = rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]
-    return converse(kind, rng.choice(LANGUAGES), rng, split)
+    return converse(any_kind(MIXTURE, rng), rng.choice(LANGUAGES), rng, split)
 
 
 def _drawn(scene: Scene, rng: random.Random, size_px: int) -> Image.Image:

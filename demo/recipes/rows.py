@@ -13,6 +13,7 @@ from demo.conversations import (
     ABOUT_SEVERAL,
     Conversation,
     Turn,
+    any_kind,
     ask_about,
     ask_across,
     converse,
@@ -52,7 +53,7 @@ def lesson_rows(seed: int) -> Iterator[dict]:
 
 def complete_lesson_rows(seed: int) -> Iterator[dict]:
     """The same with all colours and shapes from the start: for a model that has learned to look."""
-    return _lessons(seed, world.instruction_rows(seed), in_words=False, num_rows_before=4 * ROWS_PER_PALETTE)
+    return _lessons(seed, world.instruction_rows(seed), in_words=False, num_colours=len(LESSON_COLOURS))
 
 
 def lesson_text_rows(seed: int) -> Iterator[dict]:
@@ -60,10 +61,10 @@ def lesson_text_rows(seed: int) -> Iterator[dict]:
     return _lessons(seed, world.text_rows(seed), in_words=True)
 
 
-def _lessons(seed: int, as_mixed: Iterator[dict], in_words: bool, num_rows_before: int = 0) -> Iterator[dict]:
+def _lessons(seed: int, as_mixed: Iterator[dict], in_words: bool, num_colours: int = 2) -> Iterator[dict]:
     rng = random.Random(f"lessons/{seed}")
-    for count in itertools.count(num_rows_before):
-        size = 2 + 2 * (count // ROWS_PER_PALETTE)
+    for count in itertools.count():
+        size = num_colours + 2 * (count // ROWS_PER_PALETTE)
         is_complete = size >= len(LESSON_COLOURS)
         if rng.random() < (0.4 if is_complete else 0.2):
             yield next(as_mixed)
@@ -107,8 +108,7 @@ def _ask(so_far: tuple[Scene, ...], is_last_alone: bool, asked: set, language: s
         if about_last and so_far[-1].things and rng.random() < 0.2:
             turn = _listing(rng.choice(("colour", "shape")), so_far[-1], language)
         else:
-            kinds = ABOUT_ONE if about_last else ABOUT_SEVERAL
-            kind = rng.choices(kinds, [world.MIXTURE[kind] for kind in kinds])[0]
+            kind = any_kind(ABOUT_ONE if about_last else ABOUT_SEVERAL, rng)
             question = ask_about(kind, so_far[-1], rng) if about_last else ask_across(kind, so_far, rng)
             if question is None:
                 continue
