@@ -8,7 +8,7 @@ import yaml
 from pipelines.visualcla.chat import DEFAULT_GENERATION_CONFIG
 from pipelines.visualcla.processing_visualcla import CHAT_TEMPLATE
 
-PLUGIN = Path(__file__).parent.parent / "extensions" / "multimodal_vcla"
+PLUGIN = Path(__file__).parent.parent.parent / "extensions" / "multimodal_vcla"
 
 
 def test_instruction_template_is_the_familys():

@@ -17,7 +17,7 @@ from pipelines.embedder import Embedder
 from pipelines.prompt import ImagePart, Prompt, PromptEncoder
 from pipelines.registry import available_pipelines, load_pipeline
 
-OLD = Path(__file__).parent / "old_pipelines"
+OLD = Path(__file__).parent.parent / "old_pipelines"
 RED, BLUE = Image.new("RGB", (6, 6), (255, 0, 0)), Image.new("RGBA", (6, 6), (0, 0, 255, 128))
 
 

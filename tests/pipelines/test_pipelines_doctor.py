@@ -11,7 +11,7 @@ from conftest import GOLDEN
 
 from pipelines import doctor
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 MERGED, RELEASE = GOLDEN / "merged/visualcla-tiny-merged", GOLDEN / "release/visualcla-tiny"
 
 

@@ -18,7 +18,7 @@ import pytest
 from installer import command_line, environment
 from installer.words import UserError, quote
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 STUB = """
 import json, os, pathlib, shutil, sys, time
 arguments = sys.argv[2:]

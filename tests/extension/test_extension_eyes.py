@@ -14,7 +14,7 @@ import pipelines
 from pipelines import legacy
 
 pytest_plugins = ["webui_stub.plugin"]
-OLD = Path(__file__).parent / "old_pipelines"
+OLD = Path(__file__).parent.parent / "old_pipelines"
 
 
 @pytest.fixture

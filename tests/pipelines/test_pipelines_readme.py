@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
+PIPELINES = Path(__file__).resolve().parent.parent.parent / "pipelines"
 
 
 def blocks() -> dict[str, str]:

@@ -26,7 +26,7 @@ def test_looking_for_a_family_imports_none():
     code = (
         f"import sys; from pipelines.registry import find_family; print(find_family({str(MERGED)!r}), 'torch' in sys.modules)"
     )
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent.parent
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert run.stdout.split() == ["visualcla", "False"], run.stderr
 

@@ -9,7 +9,7 @@ import pytest
 from installer import pip, project, pytorch
 from installer.words import InstallError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def torch_asked(monkeypatch, tmp_path, *, is_cpu=True, is_reachable=True, is_broken=False) -> list[list[str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from installer import lock, project
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 INSTALLER = """
 import sys
 from pathlib import Path

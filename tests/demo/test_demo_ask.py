@@ -24,7 +24,7 @@ SCENE = str(GOLDEN / "images" / IMAGES[0])
 def demo(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "demo", *map(str, arguments)]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "HF_HUB_OFFLINE": "1"}
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent.parent
     return subprocess.run(command, input=stdin, capture_output=True, text=True, encoding="utf-8", cwd=root, env=environment)
 
 
