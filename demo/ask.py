@@ -1,8 +1,9 @@
 """`python -m demo ask`: one question about pictures, or a conversation in the terminal."""
 
 import sys
+from dataclasses import dataclass
 
-from .cli import Parser, add_generation_flags, add_model_flags, generation_config, load_model, one_line
+from .cli import Parser, add_generation_flags, add_model_flags, generation_config, load_chat, one_line
 
 USAGE = """Type a question. Commands:
   change image:PATH   look at another picture and begin a new conversation
@@ -27,21 +28,23 @@ def main(argv: list[str] | None = None) -> int:
 
         for image in args.images:  # before a large model is loaded
             load_image(image)
-        model, config = load_model(args), generation_config(args)
+        chat = load_chat(args)
+        config = generation_config(args, chat)
         if args.question is None:
-            converse(model, config, args.images)
+            converse(chat, config, args.images)
         else:
-            answer(model, config, args.images, args.question, [])
+            answer(chat, config, [], args.images, args.question)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 
 
-def converse(model, config, images: list[str]) -> None:
+def converse(chat, config, images: list[str]) -> None:
     """A conversation on the terminal. What goes wrong is told, and the conversation goes on."""
     print(USAGE)
-    history: list[dict] = []
+    turns: list[Turn] = []
+    waiting = list(images)  # pictures that the next question brings
     while True:
         try:
             text = input("> ").strip()
@@ -52,36 +55,59 @@ def converse(model, config, images: list[str]) -> None:
         if text == "exit":
             return
         if text == "clear":
-            history = []
+            waiting = [image for turn in turns for image in turn.images] + waiting
+            turns = []
             print("A new conversation.")
         elif command in ("change image", "add image"):
-            images, history = _other_images(command, path.strip(), images, history)
+            if _can_be_read(path.strip()):
+                is_new = command == "change image"
+                turns, waiting = ([], [path.strip()]) if is_new else (turns, [*waiting, path.strip()])
         elif text:
             try:
-                answer(model, config, images, text, history)
+                turns.append(answer(chat, config, turns, waiting, text))
+                waiting = []
             except KeyboardInterrupt:
                 print("\n(stopped)")
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
                 print(f"error: {one_line(error)}", file=sys.stderr)
 
 
-def answer(model, config, images: list[str], question: str, history: list[dict]) -> None:
-    """Print the answer as it comes; `history` grows by the turn once it is whole."""
-    from pipelines.visualcla import chat_in_stream
+@dataclass(frozen=True)
+class Turn:
+    """A question, the pictures it brought, and its answer."""
 
+    question: str
+    images: list[str]
+    answer: str = ""
+
+
+def answer(chat, config, turns: list[Turn], images: list[str], question: str) -> Turn:
+    """Print the answer as it comes; the new turn once it is whole."""
+    from pipelines.generation import message
+    from pipelines.images import load_image
+    from pipelines.prompt import ImagePart
+
+    turns = [*turns, Turn(question, images)]
+    messages = []
+    for turn in turns:
+        messages.append(message("user", turn.question, len(turn.images)))
+        if turn.answer:
+            messages.append(message("assistant", turn.answer))
+    parts = [ImagePart.of(load_image(image)) for turn in turns for image in turn.images]
     printed = ""
-    for response, _ in chat_in_stream(model, images, question, history, config):
+    for response in chat.stream(messages, parts, config):
         print(response[len(printed) :], end="", flush=True)
         printed = response
     print()
+    return Turn(question, images, printed)
 
 
-def _other_images(command: str, path: str, images: list[str], history: list[dict]) -> tuple[list[str], list[dict]]:
+def _can_be_read(path: str) -> bool:
     from pipelines.images import load_image
 
     try:
         load_image(path)
     except ValueError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
-        return images, history
-    return ([path], []) if command == "change image" else ([*images, path], history)
+        return False
+    return True

@@ -40,8 +40,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--only_cpu", action="store_true", help="use no GPU")
 
 
-def load_model(args: argparse.Namespace):
-    """The model that the flags ask for, with its processor.
+def load_chat(args: argparse.Namespace):
+    """The `ChatModel` that the flags ask for.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: files are missing or do not fit; the message says what to do.
@@ -51,9 +51,10 @@ def load_model(args: argparse.Namespace):
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a kernel of its own also where nothing is quantised
     import torch
 
+    from pipelines import load_model
+    from pipelines.generation import ChatModel
+    from pipelines.hub import resolve_folder
     from pipelines.memory import check_memory
-    from pipelines.visualcla import load_pretrained
-    from pipelines.visualcla.checkpoint import resolve_folder
 
     has_gpu = torch.cuda.is_available()
     dtype = args.dtype if args.dtype != "auto" else ("float16" if has_gpu else "float32")
@@ -70,15 +71,17 @@ def load_model(args: argparse.Namespace):
         name, adapter, bases = args.model or DEFAULT_MODEL, args.lora_model, {}
     folders = [resolve_folder(folder) for folder in (name, *bases.values()) if folder is not None]
     check_memory(folders, bits, "cuda" if has_gpu else "cpu")
-    return load_pretrained(
+    if adapter is not None:
+        bases["lora_model"] = adapter
+    model, processor = load_model(
         name,
         **bases,
-        lora_model=adapter,
         dtype=getattr(torch, dtype),
         device_map="auto" if has_gpu else None,
         load_in_8bit=args.load_in_8bit,
         load_in_4bit=args.load_in_4bit,
     )
+    return ChatModel(model, processor)
 
 
 def add_generation_flags(parser: argparse.ArgumentParser) -> None:
@@ -87,16 +90,14 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--temperature",
         type=float,
-        help="0 always takes the likeliest token (default: 0 for the shipped model, else the original's 0.5)",
+        help="0 always takes the likeliest token (default: 0 for the shipped model, else as the family's original samples)",
     )
     group.add_argument("--seed", type=int, help="makes sampled answers repeatable")
 
 
-def generation_config(args: argparse.Namespace):
-    """How to answer, from the flags: the shipped model answers by its likeliest tokens, others as the original samples."""
+def generation_config(args: argparse.Namespace, chat):
+    """How to answer, from the flags: the shipped model answers by its likeliest tokens, others as their original samples."""
     from transformers import GenerationConfig, set_seed
-
-    from pipelines.visualcla import DEFAULT_GENERATION_CONFIG
 
     if args.seed is not None:
         set_seed(args.seed)
@@ -104,10 +105,10 @@ def generation_config(args: argparse.Namespace):
     temperature = args.temperature if args.temperature is not None else 0.0 if is_shipped else None
     if temperature == 0.0:
         return GenerationConfig(do_sample=False, max_new_tokens=args.max_new_tokens or 512)
-    settings = DEFAULT_GENERATION_CONFIG.to_dict()
-    settings |= {"temperature": temperature} if temperature is not None else {}
+    settings = {"max_new_tokens": 512, **(chat.pipeline.sampling or chat.model.generation_config.to_diff_dict())}
+    settings |= {"temperature": temperature, "do_sample": True} if temperature is not None else {}
     settings |= {"max_new_tokens": args.max_new_tokens} if args.max_new_tokens is not None else {}
-    return GenerationConfig.from_dict(settings)
+    return GenerationConfig(**settings)
 
 
 def one_line(error: BaseException) -> str:

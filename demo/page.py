@@ -9,7 +9,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from .cli import DEFAULT_MODEL, Parser, add_generation_flags, add_model_flags, generation_config, load_model, one_line
+from .cli import DEFAULT_MODEL, Parser, add_generation_flags, add_model_flags, generation_config, load_chat, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ def _serve(args, name: str, own: Path) -> int:
     from .session import SharedModel
     from .ui import ChatPage
 
-    shared = SharedModel(lambda: load_model(args), name)
-    page = ChatPage(shared, lambda: generation_config(args), own, not args.no_stream)
+    shared = SharedModel(lambda: load_chat(args), name)
+    page = ChatPage(shared, lambda: generation_config(args, shared.get()), own, not args.no_stream)
     try:
         address = page.launch(args.host, args.port, args.share, not args.no_browser and _has_display())
     except OSError as error:

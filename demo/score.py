@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 from transformers import GenerationConfig
 
+from pipelines.base import ImagePart
+from pipelines.generation import ChatModel
+
 from . import world
-from .cli import Parser, add_model_flags, load_model, one_line
+from .cli import Parser, add_model_flags, load_chat, one_line
 
 BARS = {"single": 0.98, "several": 0.95, "absent": 0.97, "text": 0.98, "exchanged": 0.95}
 """Lowest share of right answers, by group; `exchanged` counts pairs."""
@@ -91,18 +93,18 @@ class Score:
         return "\n".join(lines)
 
 
-def score(model, num_samples: int = 640, num_pairs: int = 128, seed: int = 1, batch_size: int = 32) -> Score:
+def score(chat: ChatModel, num_samples: int = 640, num_pairs: int = 128, seed: int = 1, batch_size: int = 32) -> Score:
     """Examine a model on held-out rows.
 
     Args:
-        model: a VisualCLA model with its processor.
+        chat: the model.
         num_samples: rows of the exam, every kind in both languages equally often.
         num_pairs: pairs of rows with exchanged pictures.
         seed: which rows; the same seed gives the same ones.
         batch_size: rows answered at once.
     """
     rows = list(world.exam(num_samples, seed))
-    given = answers(model, rows, batch_size)
+    given = answers(chat, rows, batch_size)
     kinds: dict[str, dict[str, list[bool]]] = {kind: {language: [] for language in world.LANGUAGES} for kind in world.MIXTURE}
     groups: dict[str, list[bool]] = defaultdict(list)
     languages: dict[str, list[bool]] = defaultdict(list)
@@ -118,12 +120,12 @@ def score(model, num_samples: int = 640, num_pairs: int = 128, seed: int = 1, ba
 
     pairs = list(world.exchange_pairs(num_pairs, seed))
     flat = [row for pair in pairs for row in pair]
-    hits = [answer == right_answer(row) for row, answer in zip(flat, answers(model, flat, batch_size), strict=True)]
+    hits = [answer == right_answer(row) for row, answer in zip(flat, answers(chat, flat, batch_size), strict=True)]
     groups["exchanged"] = [first and second for first, second in zip(hits[::2], hits[1::2], strict=True)]
 
     blank: dict[str, list[bool]] = defaultdict(list)
     seen = [_blanked(row) for row in rows if row["images"]]
-    for row, answer in zip(seen, answers(model, seen, batch_size), strict=True):
+    for row, answer in zip(seen, answers(chat, seen, batch_size), strict=True):
         blank[world.GROUPS[row["kind"]]].append(answer == right_answer(row))
     return Score(
         kinds={kind: _tallies(hits) for kind, hits in kinds.items()},
@@ -134,32 +136,15 @@ def score(model, num_samples: int = 640, num_pairs: int = 128, seed: int = 1, ba
     )
 
 
-@torch.inference_mode()
-def answers(model, rows: Sequence[dict], batch_size: int = 32) -> list[str]:
+def answers(chat: ChatModel, rows: Sequence[dict], batch_size: int = 32) -> list[str]:
     """The model's greedy answer to the last question of every row; earlier answers in a row are the right ones."""
-    processor = model.processor
-    tokenizer = processor.tokenizer
-    config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=96,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-    )
-    texts = [processor.apply_chat_template(row["messages"][:-1], add_generation_prompt=True) for row in rows]
-    by_length = sorted(range(len(rows)), key=lambda index: len(texts[index]))
+    config = GenerationConfig(do_sample=False, max_new_tokens=96)
+    asked = [(row["messages"][:-1], [ImagePart.of(image) for image in row["images"]]) for row in rows]
+    by_length = sorted(range(len(rows)), key=lambda index: chat.embedder.encoder.length(chat.render(*asked[index])))
     given = [""] * len(rows)
     for start in range(0, len(rows), batch_size):
         batch = by_length[start : start + batch_size]
-        images = [image for index in batch for image in rows[index]["images"]]
-        inputs = processor(
-            text=[texts[index] for index in batch],
-            images=images or None,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        ).to(model.device)
-        ids = model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :]
-        for index, answer in zip(batch, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
+        for index, answer in zip(batch, chat.answer_batch([asked[index] for index in batch], config), strict=True):
             given[index] = answer
     return given
 
@@ -184,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
             f"--samples must be at least {smallest} (every kind in both languages), --pairs and --batch_size at least 1"
         )
     try:
-        result = score(load_model(args), args.samples, args.pairs, args.seed, args.batch_size)
+        result = score(load_chat(args), args.samples, args.pairs, args.seed, args.batch_size)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.base import ImagePart
 from pipelines.images import load_image
-from pipelines.prompt import ImagePart
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel
+    from transformers import GenerationConfig
+
+    from pipelines.generation import ChatModel, PreparedConversation
 
 MAX_PREVIEW_PX = 1024
 _MAX_LOSSLESS_PIXELS = 512 * 512
@@ -57,26 +59,24 @@ class Seen:
     """What stood in the context of an answer.
 
     Attributes:
-        input_ids: (1, T) ids of the prompt.
-        image_spans: for each picture in it, the position of its first placeholder and the picture.
+        prepared: the prompt as the model was given it.
         numbers: the same pictures, as they are counted over the chat, from 1.
         left_out: numbers of the pictures that had to go because the context was full.
         answer_ids: the answer so far.
-        tokens_per_picture: what one picture costs.
+        picture_tokens: what the pictures cost together.
         max_tokens: size of the context; None where the model does not say.
     """
 
-    input_ids: Any
-    image_spans: list[tuple[int, ImagePart]]
+    prepared: "PreparedConversation"
     numbers: list[int]
     left_out: list[int]
     answer_ids: list[int]
-    tokens_per_picture: int
+    picture_tokens: int
     max_tokens: int | None
 
     @property
     def num_tokens(self) -> int:
-        return self.input_ids.shape[1] + len(self.answer_ids)
+        return self.prepared.input_ids.shape[1] + len(self.answer_ids)
 
 
 @dataclass
@@ -121,13 +121,13 @@ class Session:
 class SharedModel:
     """A model that is loaded once, whoever asks first, and tried again by the next one after a failure."""
 
-    def __init__(self, load: "Callable[[], PreTrainedModel]", name: str):
+    def __init__(self, load: "Callable[[], ChatModel]", name: str):
         self.name = name
         self._load = load
-        self._model: PreTrainedModel | None = None
+        self._model: ChatModel | None = None
         self._lock = threading.Lock()
 
-    def get(self) -> "PreTrainedModel":
+    def get(self) -> "ChatModel":
         """The model; waits while it is being loaded.
 
         Raises:
@@ -143,7 +143,7 @@ class SharedModel:
         return self._model is not None
 
 
-def answer(model: "PreTrainedModel", session: Session, config: "GenerationConfig") -> Iterator[Turn]:
+def answer(chat: "ChatModel", session: Session, config: "GenerationConfig") -> Iterator[Turn]:
     """Answer the last question of a session, yielding its turn before the first and after every token.
 
     Ends early when the session wants to stop. Closing the iterator stops the generation, too.
@@ -152,30 +152,21 @@ def answer(model: "PreTrainedModel", session: Session, config: "GenerationConfig
         ValueError: the question with its pictures does not fit the context.
         Whatever the generation raised.
     """
-    from pipelines.visualcla.chat import embed_conversation, generate_stream
-
     turn = session.turns[-1]
     turns = [earlier for earlier in session.turns[:-1] if earlier.answer and not earlier.error] + [turn]
     numbered = [(number, picture.part) for number, picture, owner in session.numbered() if any(owner is t for t in turns)]
-    embedded = embed_conversation(model, _messages(turns), [part for _, part in numbered], config.max_new_tokens or 0)
+    prepared = chat.prepare(_messages(turns), [part for _, part in numbered], config.max_new_tokens or 0)
     numbers = [number for number, _ in numbered]
-    num_left_out = len(numbers) - len(embedded.image_spans)
+    num_left_out = prepared.num_dropped_images
 
     def seen(answer_ids: list[int]) -> Seen:
-        return Seen(
-            embedded.input_ids,
-            embedded.image_spans,
-            numbers[num_left_out:],
-            numbers[:num_left_out],
-            list(answer_ids),
-            model.config.num_image_embeds,
-            getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        )
+        cost = sum(span.length for span in prepared.image_spans)
+        return Seen(prepared, numbers[num_left_out:], numbers[:num_left_out], list(answer_ids), cost, chat.max_tokens)
 
     turn.seen = seen([])
     yield turn
-    for new_ids in generate_stream(model, embedded, config):
-        turn.answer = model.processor.tokenizer.decode(new_ids, skip_special_tokens=True).rstrip("\ufffd")
+    for new_ids in chat.stream_ids(prepared, config):
+        turn.answer = chat.decode(new_ids)
         turn.seen = seen(new_ids)
         yield turn
         if session.wants_stop:
@@ -183,10 +174,11 @@ def answer(model: "PreTrainedModel", session: Session, config: "GenerationConfig
 
 
 def _messages(turns: list[Turn]) -> list[dict[str, Any]]:
+    from pipelines.generation import message
+
     messages = []
     for turn in turns:
-        content = [{"type": "image"} for _ in turn.pictures] + [{"type": "text", "text": turn.question}]
-        messages.append({"role": "user", "content": content})
+        messages.append(message("user", turn.question, len(turn.pictures)))
         if turn is not turns[-1]:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
+            messages.append(message("assistant", turn.answer))
     return messages

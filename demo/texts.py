@@ -17,6 +17,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "looks info": "Bright is where this answer's attention fell, by way of the resampler; a picture's percentage is its part "
         "of the attention that went to pictures. Click an earlier answer to see its own.",
         "no looks": "Nothing to show: no picture was in the context of this answer.",
+        "looks unknown": "This model does not tell where in a picture it looks.",
         "looks failed": "What it looks at cannot be shown: {error}",
         "picture": "Picture {}",
         "settings": "Settings",
@@ -29,11 +30,11 @@ TEXTS: dict[str, dict[str, str]] = {
         "save": "Save chat",
         "clear": "Clear",
         "loading": "Loading {model}…",
-        "ready": "{model} · no pictures yet · {cost} tokens per picture",
+        "ready": "{model} · no pictures yet",
         "context": "{model} · {pictures} · {tokens} tokens used",
         "context of": "{model} · {pictures} · {tokens} of {max_tokens} tokens used",
-        "in context": "in the context: picture {numbers} ({cost} tokens each)",
-        "in context many": "in the context: pictures {numbers} ({cost} tokens each)",
+        "in context": "in the context: picture {numbers} ({cost} tokens)",
+        "in context many": "in the context: pictures {numbers} ({cost} tokens)",
         "no pictures": "no picture in the context",
         "left out": "; left out because the context is full: {numbers}",
         "comma": ", ",
@@ -53,6 +54,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "is looking": "显示模型在看哪里",
         "looks info": "亮处是这个回答通过重采样器所注意的地方；百分比是每张图片在全部图片注意力中所占的份额。点击之前的回答，可查看它当时的注意力。",
         "no looks": "没有可显示的内容：这个回答的上下文里没有图片。",
+        "looks unknown": "这个模型无法指出它在看图片的哪里。",
         "looks failed": "无法显示模型在看哪里：{error}",
         "picture": "图片 {}",
         "settings": "设置",
@@ -65,11 +67,11 @@ TEXTS: dict[str, dict[str, str]] = {
         "save": "保存对话",
         "clear": "清空",
         "loading": "正在加载 {model}……",
-        "ready": "{model} · 还没有图片 · 每张图片占 {cost} 个词元",
+        "ready": "{model} · 还没有图片",
         "context": "{model} · {pictures} · 已用 {tokens} 个词元",
         "context of": "{model} · {pictures} · 已用 {tokens} / {max_tokens} 个词元",
-        "in context": "上下文中：图片 {numbers}（每张 {cost} 个词元）",
-        "in context many": "上下文中：图片 {numbers}（每张 {cost} 个词元）",
+        "in context": "上下文中：图片 {numbers}（占 {cost} 个词元）",
+        "in context many": "上下文中：图片 {numbers}（占 {cost} 个词元）",
         "no pictures": "上下文中没有图片",
         "left out": "；上下文已满，未包含：{numbers}",
         "comma": "、",
@@ -99,7 +101,7 @@ def context_line(language: str, model: str, seen: Seen) -> str:
     pictures = texts["no pictures"]
     if seen.numbers:
         key = "in context" if len(seen.numbers) == 1 else "in context many"
-        pictures = texts[key].format(numbers=listed(seen.numbers), cost=seen.tokens_per_picture)
+        pictures = texts[key].format(numbers=listed(seen.numbers), cost=seen.picture_tokens)
     if seen.left_out:
         pictures += texts["left out"].format(numbers=listed(seen.left_out))
     line = texts["context of" if seen.max_tokens else "context"]

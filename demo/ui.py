@@ -201,7 +201,7 @@ class ChatPage:
     def wait_for_model(self, session: Session):
         """Says that the model is there, with its settings, or why it is not."""
         try:
-            model = self.shared.get()
+            model = self.shared.get().model
         except Exception as error:
             return [f"⚠️ {html.escape(self._failure(session, error))}", *[gr.skip()] * (2 + len(SLIDERS))]
         config = self.defaults()
@@ -304,13 +304,13 @@ class ChatPage:
         """Answer; whatever goes wrong is written into the turn."""
         try:
             if not session.wants_stop:  # it may be so already after a long wait in the queue
-                model = self.shared.get()
+                chat = self.shared.get()
                 config = copy.deepcopy(self.defaults())
                 config.do_sample = settings[0]
                 for (name, (*_, step, _)), value in zip(SLIDERS.items(), settings[1:], strict=True):
                     if config.do_sample or name not in ONLY_SAMPLING:
                         setattr(config, name, type(step)(value))
-                yield from answer(model, session, config)
+                yield from answer(chat, session, config)
             if session.wants_stop and not turn.answer:
                 turn.error = TEXTS[session.language]["stopped"]
         except Exception as error:
@@ -356,6 +356,8 @@ class ChatPage:
             logger.exception("What it looks at cannot be shown.")
             message = texts["looks failed"].format(error=html.escape(one_line(error)))
             return _hidden(), gr.update(value=message, visible=True)
+        if found is None:
+            return _hidden(), gr.update(value=texts["looks unknown"], visible=True)
         captions = [f"{texts['picture'].format(look.number)} · {look.share:.0%}" for look in found]
         figures = [
             FIGURE.format(source=to_data_uri(overlay(look)), caption=caption)
@@ -414,8 +416,7 @@ class ChatPage:
             return gr.skip()
         if session.seen is not None:
             return html.escape(context_line(session.language, self.shared.name, session.seen))
-        cost = self.shared.get().config.num_image_embeds
-        return html.escape(TEXTS[session.language]["ready"].format(model=self.shared.name, cost=cost))
+        return html.escape(TEXTS[session.language]["ready"].format(model=self.shared.name))
 
 
 def _side_by_side(figures: list[str]) -> str:

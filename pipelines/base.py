@@ -1,67 +1,238 @@
-"""The contract between a family of vision models and everybody who uses one.
+"""The contract between a family of vision-language models and everybody who uses one.
 
-A family turns pictures into embeddings that stand in a language model's prompt where the picture stood. Plugin, chat and
-training know this class and nothing else of a family.
+A family says which ids stand for a picture in a prompt, encodes pictures, and gives the language model what it needs beside
+the ids. There are three ways in which pictures reach a language model, and nobody outside a family asks which one it is:
+
+* embeddings in the prompt (VisualCLA, LLaVA, MiniGPT-4, mPLUG-Owl): `ImageFeatures.embeds` fill the placeholders;
+* cross-attention inside the language model (OpenFlamingo): `attach` puts the layers in, `ImageFeatures.states` are attended to;
+* native (a whole multimodal model of transformers): `ImageFeatures.inputs` go into its own `forward`.
+
+Legend of shapes: B rows, T tokens of a row, L placeholders of one picture, K states of one picture, Dt and Dv the widths of
+the language model's embeddings and of the states.
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 
-class VisionPipeline(ABC):
-    """The eyes of one model. The language model is handed in where it is needed and never kept.
+@dataclass(frozen=True)
+class ImagePart:
+    """A picture in a prompt: which one, how large; decoded when it is needed.
 
-    Shapes: N pictures, Q embeddings per picture, Dt the language model's embedding width, T tokens.
+    Attributes:
+        key: 32 hex digits that name the picture: the same for the same content.
+        size: (width, height) in pixels, upright.
+        open: decodes it; see `pipelines.images.load_image`.
+    """
+
+    key: str
+    size: tuple[int, int]
+    open: "Callable[[], Image.Image]" = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, image: "Image.Image") -> "ImagePart":
+        """A picture that is decoded already."""
+        from .images import image_key
+
+        return cls(image_key(image), image.size, lambda: image)
+
+
+@dataclass(frozen=True)
+class ImageSpan:
+    """Where a picture stands among the ids of a prompt. Some ids are placeholders, others may be text (tile marks, line breaks).
+
+    Attributes:
+        start: position of its first id.
+        length: number of ids.
+        image: the picture.
+    """
+
+    start: int
+    length: int
+    image: ImagePart
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What one picture became; the unit that is cached.
+
+    Attributes:
+        embeds: (L, Dt), finite; they fill the placeholders of the picture's span in order.
+        states: (K, Dv), finite; what cross-attention attends to.
+        inputs: what a native model's `forward` takes for this picture, such as `pixel_values`.
+    """
+
+    embeds: "Tensor | None" = None
+    states: "Tensor | None" = None
+    inputs: "Mapping[str, Tensor] | None" = None
+
+    @property
+    def tensors(self) -> "list[Tensor]":
+        """All of them."""
+        return [tensor for tensor in (self.embeds, self.states, *(self.inputs or {}).values()) if tensor is not None]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """Where in a picture each of its embeddings was read.
+
+    Attributes:
+        where: (L, n, n), each of the L maps is non-negative and sums to 1, from the picture's top left.
+        box: left, top, right, bottom, each 0..1: the part of the picture that the model is shown at all.
+    """
+
+    where: "Tensor"
+    box: tuple[float, float, float, float]
+
+
+class VisionPipeline(ABC):
+    """How the pictures of one model reach a language model. That one is handed in where it is needed and never kept.
 
     Attributes:
         name: what the user is shown, such as "visualcla-7b".
-        image_start: text written before a picture's embeddings; may be empty.
-        image_end: text written after them; may be empty.
         image_mark: what the family's chat template writes for one picture.
-        placeholder_token_id: the id that stands for one embedding of a picture: a real id of the vocabulary, and not the
-            padding id, whose positions `generate` masks.
-        num_image_embeds: Q, embeddings per picture; the same for every picture.
-        embedding_width: Dt, which must be the language model's.
+        image_start: text written before a picture's ids and tokenised together with what stands before it; may be empty.
+        image_end: text written after them, tokenised with what follows; may be empty.
+        placeholder_token_id: the id that `ImageFeatures.embeds` replace, or that stands for a picture otherwise: a real id of the
+            vocabulary, and not the padding id, whose positions `generate` masks.
+        embedding_width: Dt, which must be the language model's; None for a family that puts nothing between the embeddings.
+        device: where pictures are encoded.
+        sampling: how the family's original samples its answers, as keywords of `GenerationConfig`; empty where the model's own
+            generation settings say it.
     """
 
     name: str
-    image_start: str
-    image_end: str
     image_mark: str
+    image_start: str = ""
+    image_end: str = ""
     placeholder_token_id: int
-    num_image_embeds: int
-    embedding_width: int
+    embedding_width: int | None = None
+    device: "torch.device | str" = "cpu"
+    sampling: "Mapping[str, Any]" = MappingProxyType({})
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes whenever the weights that `embed_images` uses change; part of every cache key."""
+        """Changes whenever the weights that `encode_images` uses change; part of every cache key."""
 
     @abstractmethod
-    def embed_images(self, images: "list[Image.Image]") -> "torch.Tensor":
-        """Encode pictures in one batch.
+    def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
+        """The ids that stand for each picture of a prompt, between `image_start` and `image_end`.
+
+        Args:
+            sizes: (width, height) of all pictures of the prompt together, in reading order: some families spend fewer ids on each
+                when there are several.
+            tokenizer: the language model's, for ids that are text.
+
+        Returns:
+            One non-empty list of ids per picture.
+        """
+
+    @abstractmethod
+    def encode_images(self, images: "Sequence[Image.Image]", lengths: Sequence[int] | None = None) -> list[ImageFeatures]:
+        """Encode pictures.
 
         Args:
             images: N >= 1 pictures as `pipelines.images.load_image` gives them (RGB or RGBA; alpha is the family's choice).
+            lengths: how many ids `image_ids` gave for each of them. Only families whose pictures have no fixed length read it.
 
         Returns:
-            (N, Q, Dt), finite, without gradient, on the eyes' device and in the eyes' dtype.
+            N features, finite and without gradient.
         """
 
-    def embed_tokens(self, language_model: "PreTrainedModel", input_ids: "torch.Tensor") -> "torch.Tensor":
-        """(1, T) ids to (1, T, Dt) embeddings, by the language model's own input embeddings."""
-        return language_model.get_input_embeddings()(input_ids)
+    def readings(self, images: "Sequence[Image.Image]") -> list[ImageReading] | None:
+        """Where in each picture its embeddings were read; None where the family cannot tell."""
+        return None
 
-    def placeholder_embeddings(self, language_model: "PreTrainedModel") -> "torch.Tensor":
-        """(1, Q, Dt): what stands for a picture that is left out of the prompt."""
-        import torch
+    def attach(self, language_model: "PreTrainedModel") -> AbstractContextManager:
+        """Put into a language model what the family needs inside it; leaving the context takes it off again."""
+        return nullcontext()
 
-        from .embedder import embedding_device
+    def model_inputs(
+        self,
+        language_model: "PreTrainedModel",
+        input_ids: "Tensor",
+        attention_mask: "Tensor | None",
+        spans: Sequence[Sequence[ImageSpan]],
+        features: Sequence[Sequence[ImageFeatures]],
+        cached: int = 0,
+    ) -> "dict[str, Tensor]":
+        """What `forward` or `generate` gets beside ids and mask, so that the language model sees the pictures.
 
-        ids = torch.full((1, self.num_image_embeds), self.placeholder_token_id, device=embedding_device(language_model))
-        return self.embed_tokens(language_model, ids)
+        Also called for prompts without pictures, so that none of an earlier prompt stays in force.
+
+        Args:
+            language_model: any model with `get_input_embeddings`; a PEFT wrapper, quantised or dispatched one too.
+            input_ids: (B, T), all ids of the prompt, padding included.
+            attention_mask: (B, T); None when nothing is padded.
+            spans: for each row, where its pictures stand, padding counted.
+            features: for each row, the features of those pictures.
+            cached: this many ids of each row stand in the key/value cache already, with their pictures; what is returned is for
+                the ids behind them. Never within a span.
+
+        Returns:
+            Here `inputs_embeds` (B, T - cached, Dt) when there is a picture behind `cached`, else nothing.
+
+        Raises:
+            ValueError: a span and its features do not fit, or `cached` lies within a span.
+        """
+        given = [
+            (row, span, found)
+            for row, (places, of_row) in enumerate(zip(spans, features, strict=True))
+            for span, found in zip(places, of_row, strict=True)
+            if span.end > cached
+        ]
+        if not given:
+            return {}
+        embeds = language_model.get_input_embeddings()(input_ids[:, cached:]).clone()
+        if embeds.shape[-1] != self.embedding_width:
+            raise ValueError(
+                f"{self.name} gives embeddings of width {self.embedding_width}, but the language model's width is "
+                f"{embeds.shape[-1]}: this vision model belongs to another language model."
+            )
+        for row, span, found in given:
+            if span.start < cached:
+                raise ValueError(f"{cached} cached ids end within a picture, which stands at {span.start} to {span.end}.")
+            is_placeholder = input_ids[row, span.start : span.end] == self.placeholder_token_id
+            positions = is_placeholder.nonzero().squeeze(1) + span.start - cached
+            if len(positions) != len(found.embeds):
+                raise ValueError(
+                    f"{len(positions)} placeholders in the prompt but {len(found.embeds)} embeddings of a picture. Was the prompt "
+                    "cut inside it?"
+                )
+            embeds[row, positions] = found.embeds.to(embeds)
+        return {"inputs_embeds": embeds}
+
+    def move(self, device: "torch.device | str", dtype: "torch.dtype | None" = None) -> None:
+        """Encode pictures on another device, or in another precision.
+
+        Raises:
+            ValueError: this family cannot.
+        """
+        raise ValueError(f"{self.name} cannot be moved; load it where it is needed.")
+
+    def move_projector(self, device: "torch.device | str", dtype: "torch.dtype") -> None:
+        """Keep what stands behind the vision encoder on another device, or in another precision.
+
+        Raises:
+            ValueError: this family cannot.
+        """
+        raise ValueError(f"{self.name} cannot keep its projector apart; leave multimodal_vcla-projector_* empty.")

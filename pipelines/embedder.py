@@ -1,22 +1,28 @@
-"""A prompt and a language model to `input_ids` and `inputs_embeds`; every picture is encoded once.
+"""A prompt and a language model to ids and what the model takes beside them; every picture is encoded once.
 
-cache = ImageFeatureCache()
-embedder = Embedder(PromptEncoder(tokenizer, pipeline), cache)
-embedded = embedder.embed(prompt, language_model)
-language_model.generate(inputs=embedded.input_ids, inputs_embeds=embedded.inputs_embeds)
+embedder = Embedder(PromptEncoder(tokenizer, pipeline))
+prepared = embedder.prepare(prompt, language_model)
+language_model.generate(inputs=prepared.input_ids, **prepared.inputs)
 """
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from .prompt import EncodedPrompt, ImagePart, Prompt, PromptEncoder, Truncated
+from .base import ImageFeatures, ImageSpan
+from .prompt import EncodedPrompt, Prompt, PromptEncoder, Truncated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Key = tuple[str, str, int]
+"""Fingerprint of the weights, key of the picture, length of its span."""
 
 
 class ImageFeatureCache:
@@ -28,7 +34,7 @@ class ImageFeatureCache:
 
     def __init__(self, max_bytes: int = 256 * 2**20):
         self.max_bytes = max_bytes
-        self._features: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
+        self._features: OrderedDict[Key, ImageFeatures] = OrderedDict()
         self._num_bytes = 0
         self._lock = threading.Lock()
 
@@ -40,21 +46,21 @@ class ImageFeatureCache:
     def __len__(self) -> int:
         return len(self._features)
 
-    def get(self, fingerprint: str, key: str) -> torch.Tensor | None:
+    def get(self, key: Key) -> ImageFeatures | None:
         with self._lock:
-            features = self._features.get((fingerprint, key))
+            features = self._features.get(key)
             if features is not None:
-                self._features.move_to_end((fingerprint, key))
+                self._features.move_to_end(key)
             return features
 
-    def put(self, fingerprint: str, key: str, features: torch.Tensor) -> None:
-        """Keep (Q, Dt) features; a picture larger than the whole cache is not kept."""
+    def put(self, key: Key, features: ImageFeatures) -> None:
+        """Keep features; a picture larger than the whole cache is not kept."""
         if features.nbytes > self.max_bytes:
             return
         with self._lock:
-            old = self._features.pop((fingerprint, key), None)
+            old = self._features.pop(key, None)
             self._num_bytes += features.nbytes - (old.nbytes if old is not None else 0)
-            self._features[fingerprint, key] = features
+            self._features[key] = features
             while self._num_bytes > self.max_bytes:
                 _, gone = self._features.popitem(last=False)
                 self._num_bytes -= gone.nbytes
@@ -66,24 +72,26 @@ class ImageFeatureCache:
 
 
 @dataclass(frozen=True)
-class EmbeddedPrompt:
+class PreparedPrompt:
     """What `generate` takes.
 
     Attributes:
-        input_ids: (1, T), placeholders where the images are: real ids of the vocabulary, none of them the padding id.
-        inputs_embeds: (1, T, Dt), the language model's device and dtype.
-        image_spans: for each image, the position of its first placeholder and the picture.
+        input_ids: (1, T), real ids of the vocabulary, none of them the padding id where a picture stands.
+        inputs: what goes beside them; see `VisionPipeline.model_inputs`.
+        image_spans: where each picture stands.
+        features: what each of them became, in the same order.
         truncated: what was dropped to fit the budget; None when no budget was given.
     """
 
     input_ids: torch.Tensor
-    inputs_embeds: torch.Tensor
-    image_spans: list[tuple[int, ImagePart]]
+    inputs: dict[str, torch.Tensor]
+    image_spans: list[ImageSpan]
+    features: list[ImageFeatures] = field(default_factory=list)
     truncated: Truncated | None = None
 
 
 class Embedder:
-    """Embeds prompts for a language model that is handed in with each call and never kept.
+    """Prepares prompts for a language model that is handed in with each call and never kept.
 
     Args:
         encoder: prompts to ids.
@@ -97,31 +105,37 @@ class Embedder:
         self._encoding = threading.Lock()
 
     @torch.no_grad()
-    def image_features(self, images: list[ImagePart]) -> list[torch.Tensor]:
-        """Features of pictures, (Q, Dt) each; those not seen before are encoded in one batch.
+    def image_features(self, spans: Sequence[ImageSpan]) -> list[ImageFeatures]:
+        """Features of the pictures that stand there; those not seen before are encoded in one batch.
 
         Raises:
-            ValueError: the eyes gave something that is not finite.
+            ValueError: a picture cannot be decoded, or the vision model gave something that is not finite.
         """
         fingerprint = self.pipeline.fingerprint
+        keys = [(fingerprint, span.image.key, span.length) for span in spans]
         with self._encoding:  # the same picture in two requests at once is still encoded once
-            found = {image.key: self.cache.get(fingerprint, image.key) for image in images}
-            missing = {image.key: image for image in images if found[image.key] is None}
+            found = {key: self.cache.get(key) for key in keys}
+            missing = {key: span for key, span in zip(keys, spans, strict=True) if found[key] is None}
             if missing:
-                encoded = self.pipeline.embed_images([image.image for image in missing.values()])
-                if not torch.isfinite(encoded).all():
-                    raise ValueError(
-                        f"{self.pipeline.name} gave image features that are not finite (dtype {encoded.dtype}). Load the eyes in "
-                        "float32 or bfloat16; quantise the language model only."
-                    )
+                images = [span.image.open() for span in missing.values()]
+                encoded = self.pipeline.encode_images(images, [span.length for span in missing.values()])
                 for key, features in zip(missing, encoded, strict=True):
-                    found[key] = features.clone()
-                    self.cache.put(fingerprint, key, found[key])
-        return [found[image.key] for image in images]
+                    self._check(features)
+                    found[key] = features
+                    self.cache.put(key, features)
+        return [found[key] for key in keys]
+
+    def _check(self, features: ImageFeatures) -> None:
+        for tensor in features.tensors:
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise ValueError(
+                    f"{self.pipeline.name} gave image features that are not finite (dtype {tensor.dtype}). Load the vision model "
+                    "in float32 or bfloat16; quantise the language model only."
+                )
 
     @torch.no_grad()
-    def embed(self, prompt: Prompt, language_model: "PreTrainedModel", max_tokens: int | None = None) -> EmbeddedPrompt:
-        """Ids and embeddings of equal length.
+    def prepare(self, prompt: Prompt, language_model: "PreTrainedModel", max_tokens: int | None = None) -> PreparedPrompt:
+        """Ids and what goes beside them.
 
         Args:
             prompt: text and pictures.
@@ -129,32 +143,21 @@ class Embedder:
             max_tokens: budget; whole oldest parts are dropped to fit it.
 
         Raises:
-            ValueError: the eyes' width is not the language model's, or the prompt cannot be made to fit.
+            ValueError: the vision model belongs to another language model, or the prompt cannot be made to fit.
         """
         truncated = None if max_tokens is None else self.encoder.truncate(prompt, max_tokens)
         encoded = self.encoder.encode(prompt) if truncated is None else truncated.encoded
-        input_ids, inputs_embeds = self.embed_encoded(encoded, language_model)
-        return EmbeddedPrompt(input_ids, inputs_embeds, encoded.image_spans, truncated)
+        return self.prepare_encoded(encoded, language_model, truncated)
 
     @torch.no_grad()
-    def embed_encoded(self, encoded: EncodedPrompt, language_model: "PreTrainedModel") -> tuple[torch.Tensor, torch.Tensor]:
-        """(1, T) ids and (1, T, Dt) embeddings of an encoded prompt. See `embed`."""
-        device = embedding_device(language_model)
-        input_ids = torch.tensor([encoded.input_ids], dtype=torch.long, device=device)
-        inputs_embeds = self.pipeline.embed_tokens(language_model, input_ids)
-        if not encoded.image_spans:
-            return input_ids, inputs_embeds
-        width = inputs_embeds.shape[-1]
-        if width != self.pipeline.embedding_width:
-            raise ValueError(
-                f"{self.pipeline.name} gives embeddings of width {self.pipeline.embedding_width}, but the language model's width "
-                f"is {width}: these eyes belong to another language model."
-            )
-        inputs_embeds = inputs_embeds.clone()
-        features = self.image_features([image for _, image in encoded.image_spans])
-        for (start, _), image_features in zip(encoded.image_spans, features, strict=True):
-            inputs_embeds[0, start : start + len(image_features)] = image_features.to(inputs_embeds)
-        return input_ids, inputs_embeds
+    def prepare_encoded(
+        self, encoded: EncodedPrompt, language_model: "PreTrainedModel", truncated: Truncated | None = None
+    ) -> PreparedPrompt:
+        """As `prepare`, of a prompt that is encoded already."""
+        input_ids = torch.tensor([encoded.input_ids], dtype=torch.long, device=embedding_device(language_model))
+        features = self.image_features(encoded.image_spans) if encoded.image_spans else []
+        inputs = self.pipeline.model_inputs(language_model, input_ids, None, [encoded.image_spans], [features])
+        return PreparedPrompt(input_ids, inputs, encoded.image_spans, features, truncated)
 
 
 def embedding_device(language_model: "PreTrainedModel") -> torch.device:
@@ -162,3 +165,15 @@ def embedding_device(language_model: "PreTrainedModel") -> torch.device:
     embeddings = language_model.get_input_embeddings()
     execution_device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
     return embeddings.weight.device if execution_device is None else torch.device(execution_device)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off, also in the middle of a training; afterwards every module is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -39,6 +39,7 @@ _TURNS = {  # EXIF orientation -> what sets the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class ImageError(ValueError):
@@ -72,14 +73,31 @@ def load_image(
         ImageError: anything else. An `OSError` of the file system is its `__cause__`.
     """
     try:
-        file = None if isinstance(source, Image.Image) else io.BytesIO(_read(source, max_bytes))
-        Image.init()
-        formats = [name for name in FORMATS if name in Image.OPEN]
+        image = source if isinstance(source, Image.Image) else _open(source, max_bytes)
         with _truncation_is_an_error:
-            return _decode(Image.open(file, formats=formats) if file else source, max_pixels)
+            return _decode(image, max_pixels)
     except Exception as error:  # hostile bytes make Pillow raise almost anything, from struct.error to MemoryError
-        cause = error.__cause__ if isinstance(error, ImageError) and error.__cause__ else error
-        raise ImageError(f"Picture {_describe(source)}: {_reason(error)}") from cause
+        raise _refusal(source, error) from (error.__cause__ if isinstance(error, ImageError) and error.__cause__ else error)
+
+
+def image_size(
+    source: bytes | bytearray | memoryview | str | os.PathLike | BinaryIO | Image.Image,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[int, int]:
+    """(width, height) that `load_image` would give, from the header alone.
+
+    Raises:
+        ImageError: the header already says that `load_image` would refuse it.
+    """
+    try:
+        image = source if isinstance(source, Image.Image) else _open(source, max_bytes)
+        _check_pixels(image, max_pixels)
+        is_turned = image.format != "TIFF" and _turn(image) in _SIDEWAYS
+        return (image.height, image.width) if is_turned else image.size
+    except Exception as error:
+        raise _refusal(source, error) from (error.__cause__ or error)
 
 
 def image_key(image: Image.Image) -> str:
@@ -190,17 +208,35 @@ class _TruncationIsAnError:
 _truncation_is_an_error = _TruncationIsAnError()
 
 
-def _decode(image: Image.Image, max_pixels: int) -> Image.Image:
+def _open(source: object, max_bytes: int) -> Image.Image:
+    Image.init()
+    return Image.open(io.BytesIO(_read(source, max_bytes)), formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     pixels = image.width * image.height
     if pixels == 0:
         raise ImageError(f"no pixels ({image.width} x {image.height}). Pass another picture.")
     if pixels > max_pixels:
         raise ImageError(f"{image.width} x {image.height} is {pixels} pixels, allowed are {max_pixels}. Scale it down.")
-    image.load()
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What sets a picture upright."""
     try:
-        turn = None if image.format == "TIFF" else _TURNS.get(image.getexif().get(0x0112))  # Pillow turns TIFF itself
+        return None if image.format == "TIFF" else _TURNS.get(image.getexif().get(0x0112))  # Pillow turns TIFF itself
     except Exception:  # broken metadata beside good pixels is common; browsers, too, show such a picture as it lies
-        turn = None
+        return None
+
+
+def _refusal(source: object, error: Exception) -> ImageError:
+    return ImageError(f"Picture {_describe(source)}: {_reason(error)}")
+
+
+def _decode(image: Image.Image, max_pixels: int) -> Image.Image:
+    _check_pixels(image, max_pixels)
+    image.load()
+    turn = _turn(image)
     result = _to_rgb_or_rgba(image)
     return result if turn is None else result.transpose(turn)
 

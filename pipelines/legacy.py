@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .base import VisionPipeline
+from .base import ImageFeatures, VisionPipeline
 from .json_files import read_json
 
 if TYPE_CHECKING:
@@ -115,7 +115,10 @@ class LegacyPipeline(VisionPipeline):
     def fingerprint(self) -> str:
         return f"{self.name}:{self.fingerprint_number}"
 
-    def embed_images(self, images: "list[Image.Image]") -> "torch.Tensor":
+    def image_ids(self, sizes, tokenizer) -> list[list[int]]:
+        return [[self.placeholder_token_id] * self.num_image_embeds for _ in sizes]
+
+    def encode_images(self, images: "list[Image.Image]", lengths: object = None) -> list[ImageFeatures]:
         import torch
 
         if not images:
@@ -129,7 +132,7 @@ class LegacyPipeline(VisionPipeline):
                 f"{self.name} gave embeddings of shape {tuple(features.shape)}, expected {expected} (pictures, embeddings per "
                 "picture, width of the language model): it was made for another language model."
             )
-        return features
+        return [ImageFeatures(embeds=embeds.clone()) for embeds in features]
 
 
 def available_pipelines() -> dict[str, str]:

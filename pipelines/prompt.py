@@ -1,4 +1,4 @@
-"""A prompt is text parts and image parts. How long it is, is known before anything is embedded.
+"""A prompt is text parts and image parts. How long it is, is known before anything is encoded.
 
 `Prompt` says what stands where; `PromptEncoder` turns it into ids for one tokenizer and one family, counts them, and cuts
 prompts that are too long without ever cutting an image. Embeddings are in `embedder.py`.
@@ -7,29 +7,9 @@ prompts that are too long without ever cutting an image. Embeddings are in `embe
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from PIL import Image
-
-from .base import VisionPipeline
-from .images import image_key
-
-
-@dataclass(frozen=True)
-class ImagePart:
-    """A picture in a prompt.
-
-    Attributes:
-        image: the decoded picture; None when only the length matters.
-        key: says which picture it is: the same for the same content.
-    """
-
-    image: Image.Image | None = field(compare=False, repr=False)
-    key: str
-
-    @classmethod
-    def of(cls, image: Image.Image) -> "ImagePart":
-        return cls(image, image_key(image))
+from .base import ImagePart, ImageSpan, VisionPipeline
 
 
 @dataclass(frozen=True)
@@ -69,12 +49,12 @@ class EncodedPrompt:
     """Ids with a place for every image.
 
     Attributes:
-        input_ids: T ids; Q placeholders per image.
-        image_spans: for each image, the position of its first placeholder and the picture.
+        input_ids: T ids; for each image those that the family gives.
+        image_spans: where each image stands among them.
     """
 
     input_ids: list[int]
-    image_spans: list[tuple[int, ImagePart]]
+    image_spans: list[ImageSpan]
 
 
 @dataclass(frozen=True)
@@ -102,7 +82,7 @@ class PromptEncoder:
 
     Args:
         tokenizer: the language model's tokenizer.
-        pipeline: the family, for its marks, its placeholder and its number of embeddings per image.
+        pipeline: the family, for its marks and for the ids that stand for an image.
         add_bos: put the tokenizer's BOS in front when the text does not begin with it.
         tokenize: text to ids without special tokens; `tokenizer`'s own when absent.
     """
@@ -117,6 +97,7 @@ class PromptEncoder:
         tokenize: Callable[[str], list[int]] | None = None,
     ):
         self.pipeline = pipeline
+        self.tokenizer = tokenizer
         self.bos_token_id = tokenizer.bos_token_id
         self.add_bos = add_bos and self.bos_token_id is not None
         self._tokenize = tokenize or (lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -126,20 +107,19 @@ class PromptEncoder:
     def length(self, prompt: Prompt) -> int:
         """The exact number of ids that `encode` gives."""
         stretches = self._stretches(prompt)
-        num_ids = sum(
-            self.pipeline.num_image_embeds if isinstance(stretch, ImagePart) else len(self._ids(stretch))
-            for stretch in stretches
-        )
-        return num_ids + self._lacks_bos(stretches)
+        num_ids = sum(len(self._ids(stretch)) for stretch in stretches if isinstance(stretch, str))
+        return num_ids + sum(map(len, self._image_ids(stretches))) + self._lacks_bos(stretches)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         stretches = self._stretches(prompt)
         input_ids = [self.bos_token_id] if self._lacks_bos(stretches) else []
         spans = []
+        ids_of_images = iter(self._image_ids(stretches))
         for stretch in stretches:
             if isinstance(stretch, ImagePart):
-                spans.append((len(input_ids), stretch))
-                input_ids += [self.pipeline.placeholder_token_id] * self.pipeline.num_image_embeds
+                ids = next(ids_of_images)
+                spans.append(ImageSpan(len(input_ids), len(ids), stretch))
+                input_ids += ids
             else:
                 input_ids += self._ids(stretch)
         return EncodedPrompt(input_ids, spans)
@@ -180,7 +160,8 @@ class PromptEncoder:
     def _with_bos(self, bos: list[int], encoded: EncodedPrompt) -> EncodedPrompt:
         if not bos or encoded.input_ids[:1] == bos:
             return encoded
-        return EncodedPrompt(bos + encoded.input_ids, [(start + 1, image) for start, image in encoded.image_spans])
+        spans = [ImageSpan(span.start + 1, span.length, span.image) for span in encoded.image_spans]
+        return EncodedPrompt(bos + encoded.input_ids, spans)
 
     def _stretches(self, prompt: Prompt) -> list[str | ImagePart]:
         """The parts, with neighbouring texts and the marks around images joined into one text each."""
@@ -194,6 +175,10 @@ class PromptEncoder:
                 text += part
         stretches.append(text)
         return [stretch for stretch in stretches if stretch != ""]
+
+    def _image_ids(self, stretches: list[str | ImagePart]) -> list[list[int]]:
+        sizes = [stretch.size for stretch in stretches if isinstance(stretch, ImagePart)]
+        return self.pipeline.image_ids(sizes, self.tokenizer) if sizes else []
 
     def _lacks_bos(self, stretches: list[str | ImagePart]) -> bool:
         if not self.add_bos:

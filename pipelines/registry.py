@@ -1,27 +1,43 @@
-"""Which family of eyes does a model folder belong to. Families are imported when they are needed, not before.
+"""Which family does a model folder, or a loaded model, belong to. Families are imported when they are needed, not before.
 
-A family is a package beside this file with a `pipeline.py` that has `load_pipeline(folder, device, dtype)`. Folders with a
-`pipelines.py` of the web UI's old extension count too: see `legacy.py`.
+A family is a package beside this file; what it declares is in README.md. Folders with a `pipelines.py` of the web UI's old
+extension count too: see `legacy.py`.
 """
 
 import importlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from . import legacy
 from .base import VisionPipeline
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 FAMILIES: dict[str, str] = {"visualcla": "VisualCLA: CLIP or SigLIP, resampler, linear projector"}
-"""Family id (its `model_type`, and the name of its package) to a line for the user."""
+"""Family id (the name of its package) to a line for the user."""
+
+MODEL_TYPES: dict[str, str] = {"visualcla": "visualcla"}
+"""`model_type` of a configuration to the family."""
+
+
+def family(name: str) -> ModuleType:
+    """The package of a family.
+
+    Raises:
+        ValueError: there is no such family.
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"Unknown family {name!r}. Available: {', '.join(map(repr, FAMILIES))}.")
+    return importlib.import_module(f".{name}", __package__)
 
 
 def find_family(folder: str | os.PathLike) -> str | None:
-    """The family whose eyes a model folder holds, by its configuration alone; None when it holds none that is known."""
+    """The family whose vision model a folder holds, by its configuration alone; None when it holds none that is known."""
     for file_name in ("vision/config.json", "config.json"):
         path = Path(folder) / file_name
         if path.is_file():
@@ -29,50 +45,88 @@ def find_family(folder: str | os.PathLike) -> str | None:
                 model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
             except (ValueError, AttributeError) as error:
                 raise ValueError(f"{str(path)!r} is not a valid configuration ({error}). Copy the file again.") from error
-            if model_type in FAMILIES:
-                return model_type
+            if model_type in MODEL_TYPES:
+                return MODEL_TYPES[model_type]
     return None
 
 
 def available_pipelines() -> list[str]:
-    """What `load_pipeline` takes as `family`: the families, and the old pipelines that were dropped in."""
+    """What `load_pipeline` takes as `name`: the families, and the old pipelines that were dropped in."""
     return [*FAMILIES, *legacy.available_pipelines()]
 
 
 def load_pipeline(
     folder: str | os.PathLike,
-    family: str | None = None,
+    name: str | None = None,
     device: "torch.device | str | None" = None,
     dtype: "torch.dtype | str | None" = None,
 ) -> VisionPipeline:
-    """Load the eyes of a model folder.
+    """Load the vision model of a model folder, for a language model that somebody else runs.
 
     Args:
-        folder: a model folder that holds eyes (see pipelines/README.md), or, for an old pipeline, the language model's.
-        family: one of `available_pipelines()`; found out from the folder when absent, by its configuration or, for an old
+        folder: a model folder that holds a vision model (see pipelines/README.md), or, for an old pipeline, the language model's.
+        name: one of `available_pipelines()`; found out from the folder when absent, by its configuration or, for an old
             pipeline, by its name.
-        device: where the eyes live; the CPU when absent.
-        dtype: precision of the eyes; as stored when absent.
+        device: where pictures are encoded; the CPU when absent.
+        dtype: precision of the vision model; as stored when absent.
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        ValueError: it holds no eyes of a known family, or `family` is unknown.
+        ValueError: it holds no vision model of a known family, or `name` is unknown.
         RuntimeError: an old pipeline failed.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{os.fspath(folder)!r} is not a folder.")
-    found = family or find_family(folder)
+    found = name or find_family(folder)
     if found in FAMILIES:
-        module = importlib.import_module(f".{found}.pipeline", __package__)
-        return module.load_pipeline(folder, device=device, dtype=dtype)
-    pipeline = legacy.load_pipeline(folder, family, device=device, dtype=dtype)
+        return family(found).load_pipeline(folder, device=device, dtype=dtype)
+    pipeline = legacy.load_pipeline(folder, name, device=device, dtype=dtype)
     if pipeline is not None:
         return pipeline
     available = ", ".join(map(repr, available_pipelines()))
-    broken = "".join(f" {name!r} cannot be used ({reason})." for name, reason in legacy.broken_pipelines().items())
-    if family is None:
+    broken = "".join(f" {source!r} cannot be used ({reason})." for source, reason in legacy.broken_pipelines().items())
+    if name is None:
         raise ValueError(
-            f"{os.fspath(folder)!r} holds no eyes: no 'vision/config.json' of a known family ({available}). "
+            f"{os.fspath(folder)!r} holds no vision model: no 'vision/config.json' of a known family ({available}). "
             f"Make one: python -m training merge --help{'.' + broken if broken else ''}"
         )
-    raise ValueError(f"Unknown vision pipeline {family!r}. Available: {available}.{broken}")
+    raise ValueError(f"Unknown vision pipeline {name!r}. Available: {available}.{broken}")
+
+
+def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedModel, Any]":
+    """Load a whole model of any family with its processor, in evaluation mode.
+
+    Args:
+        folder: a model folder, or what a family's published files are; a hub name works where the family is told by its
+            configuration.
+        kwargs: for the family: `text_model`, `vision_model`, `lora_model`, `dtype`, `device_map`, `load_in_8bit`, `load_in_4bit`.
+
+    Returns:
+        (model, processor)
+
+    Raises:
+        FileNotFoundError, ValueError: files are missing or do not fit each other; the message says which and what to do.
+    """
+    from .hub import resolve_folder
+
+    folder = resolve_folder(folder)
+    found = find_family(folder)
+    if found is None:
+        raise ValueError(
+            f"{str(folder)!r} is no model of a known family ({', '.join(FAMILIES)}): neither 'vision/config.json' nor 'config.json' "
+            "names one. What is it? python -m pipelines.doctor FOLDER"
+        )
+    return family(found).load_model(folder, **kwargs)
+
+
+def pipeline_of(model: "PreTrainedModel", processor: Any) -> VisionPipeline:
+    """The pipeline of a whole model that is loaded, also inside a `PeftModel`; it keeps the model alive no longer.
+
+    Raises:
+        ValueError: the model is of no known family.
+    """
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    model_type = whole.config.model_type
+    if model_type not in MODEL_TYPES:
+        raise ValueError(f"A model of type {model_type!r} is of no known family ({', '.join(FAMILIES)}).")
+    return family(MODEL_TYPES[model_type]).pipeline_of(whole, processor)

@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.prompt import ImagePart, Prompt, PromptEncoder
+from pipelines.base import ImagePart
+from pipelines.prompt import Prompt, PromptEncoder
 from pipelines.registry import FAMILIES, available_pipelines, find_family, load_pipeline
 
 from . import settings, webui
@@ -22,8 +23,8 @@ from .texts import say
 if TYPE_CHECKING:
     import torch
 
-    from pipelines.base import VisionPipeline
-    from pipelines.embedder import EmbeddedPrompt
+    from pipelines.base import ImageSpan, VisionPipeline
+    from pipelines.embedder import PreparedPrompt
 
 
 class Eyes:
@@ -61,18 +62,26 @@ class Eyes:
     def see(self, pictures: list[ImagePart]) -> None:
         """Encode what has not been seen yet.
 
+        Args:
+            pictures: all of a prompt.
+
         Raises:
             PictureError: a picture cannot be decoded.
         """
-        self.embedder.image_features(pictures)
+        self.embedder.image_features(self._spans(pictures))
 
-    def embed(self, prompt: Prompt, language_model: Any, add_bos: bool, max_tokens: int) -> "EmbeddedPrompt":
-        """Ids and embeddings of equal length, cut to a budget by whole parts."""
-        from pipelines.embedder import EmbeddedPrompt
+    def costs(self, pictures: list[ImagePart]) -> list[int]:
+        """How many tokens each of the pictures of a prompt takes, without its marks."""
+        return [span.length for span in self._spans(pictures)]
 
+    def _spans(self, pictures: list[ImagePart]) -> "list[ImageSpan]":
+        return self.encoder().encode(Prompt(tuple(pictures))).image_spans
+
+    def prepare(self, prompt: Prompt, language_model: Any, add_bos: bool, max_tokens: int) -> "PreparedPrompt":
+        """Ids, and what the language model is given beside them; cut to a budget by whole parts."""
         truncated = self.encoder(add_bos).truncate(prompt, max_tokens)
-        tensors = self.embedder.embed_encoded(truncated.encoded, language_model)
-        return EmbeddedPrompt(*tensors, truncated.encoded.image_spans, truncated)
+        with self.pipeline.attach(language_model):
+            return self.embedder.prepare_encoded(truncated.encoded, language_model, truncated)
 
 
 def _is_added(tokenizer: Any, token: str) -> bool:
@@ -245,10 +254,7 @@ def _place_projector(pipeline: "VisionPipeline", model: Any) -> None:
     if settings.device("projector_device") is None and settings.bits("projector_bits") is None:
         return
     where, how = _device_and_dtype(model, "projector")
-    move = getattr(pipeline, "move_projector", None)
-    if move is None:
-        raise ValueError(f"{pipeline.name} cannot keep its projector apart; leave multimodal_vcla-projector_* empty.")
-    move(where, how)
+    pipeline.move_projector(where, how)
 
 
 def _check(pipeline: "VisionPipeline", model: Any) -> None:
@@ -258,7 +264,7 @@ def _check(pipeline: "VisionPipeline", model: Any) -> None:
         ValueError: the widths differ, or the placeholder is no token that a prompt may hold.
     """
     rows, width = model.get_input_embeddings().weight.shape[0], _width(model)
-    if pipeline.embedding_width != width:
+    if pipeline.embedding_width not in (None, width):
         raise ValueError(
             f"{pipeline.name} gives embeddings of width {pipeline.embedding_width}, but the width of {webui.model_name()!r} is "
             f"{width}: these eyes belong to another language model."

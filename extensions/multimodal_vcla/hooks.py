@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.prompt import Prompt
 
-from . import conversation, eyes, marks, panel, settings, webui
+from . import conversation, eyes, generate, marks, panel, settings, webui
 from .conversation import STOCK
 from .pictures import Picture, PictureError, from_url
 from .texts import say
@@ -83,7 +83,7 @@ def _render_with_pictures(render, found: list, history: dict, user_input: str, s
 
 
 def _no_room(picture: Picture, current: eyes.Eyes, state: dict) -> str:
-    room = {"tokens": current.pipeline.num_image_embeds, "budget": webui.prompt_budget(state)}
+    room = {"tokens": current.costs([picture])[0], "budget": webui.prompt_budget(state)}
     return say("no_room", name=picture.name, **room)
 
 
@@ -115,22 +115,24 @@ def tokenizer_modifier(state: dict, prompt: str, input_ids: Any, input_embeds: A
             raise PictureError(say("embeds_taken"))
         current = eyes.current()
         parts = marks.to_prompt(prompt, spans, current.placeholder)
-        embedded = _embed(current, parts, state)
-        _limits.set(embedded.input_ids, state, input_ids)
-        return prompt, embedded.input_ids, embedded.inputs_embeds
+        prepared = _prepare(current, parts, state)
+        embeds = prepared.inputs.get("inputs_embeds")
+        waiting = generate.leave(webui.model(), current.pipeline, prepared)
+        _handed_over.set(prepared.input_ids, state, input_ids, None if embeds is not None else waiting)
+        return prompt, prepared.input_ids, embeds
 
 
-def _embed(current: eyes.Eyes, parts: Prompt, state: dict):
+def _prepare(current: eyes.Eyes, parts: Prompt, state: dict):
     add_bos = bool(state.get("add_bos_token", True))
     try:
-        embedded = current.embed(parts, webui.model(), add_bos, webui.prompt_budget(state))
+        prepared = current.prepare(parts, webui.model(), add_bos, webui.prompt_budget(state))
     except PictureError:
         raise
     except ValueError as error:
         raise PictureError(say("failed", reason=error)) from error
-    if embedded.truncated and embedded.truncated.dropped_images:
-        raise PictureError(_no_room(embedded.truncated.dropped_images[0], current, state))
-    return embedded
+    if prepared.truncated and prepared.truncated.dropped_images:
+        raise PictureError(_no_room(prepared.truncated.dropped_images[0], current, state))
+    return prepared
 
 
 def _spans(state: dict, prompt: str) -> list[marks.Span]:
@@ -184,36 +186,38 @@ def _spans_of_text(state: dict, prompt: str) -> list[marks.Span]:
 
 
 def logits_processor_modifier(processor_list: Any, input_ids: Any) -> Any:
-    """End the reply where the context ends: the web UI computed its room before the pictures were in the prompt."""
-    processor = _limits.processor(input_ids)
-    if processor is not None:
-        processor_list.append(processor)
+    """End the reply where the context ends: the web UI computed its room before the pictures were in the prompt. And let no
+    token be chosen for pictures that did not reach the model."""
+    processor_list.extend(_handed_over.processors(input_ids))
     return processor_list
 
 
-class _Limits:
-    """Hands the length of a context from `tokenizer_modifier` to `logits_processor_modifier`, which follows it at once, on the
+class _HandedOver:
+    """Hands what is known of a prompt from `tokenizer_modifier` to `logits_processor_modifier`, which follows it at once, on the
     same thread and inside the web UI's generation lock."""
 
     def __init__(self):
-        self._ids, self._max_length = lambda: None, 0
+        self._ids, self._max_length, self._waiting = lambda: None, None, None
 
-    def set(self, ids: Any, state: dict, ids_before: Any) -> None:
+    def set(self, ids: Any, state: dict, ids_before: Any, waiting: generate.Waiting | None) -> None:
         room = state["truncation_length"] - ids_before.shape[-1]
         num_new = room if state.get("auto_max_new_tokens") else state["max_new_tokens"]
         is_too_long = ids.shape[-1] + num_new > state["truncation_length"]
-        self._ids = weakref.ref(ids) if is_too_long else lambda: None
-        self._max_length = state["truncation_length"]
+        self._ids = weakref.ref(ids)
+        self._max_length = state["truncation_length"] if is_too_long else None
+        self._waiting = waiting
 
-    def processor(self, ids: Any):
-        if self._ids() is not ids or webui.tokenizer().eos_token_id is None:
-            return None
-        from .limit import EndOfContext
+    def processors(self, ids: Any) -> list:
+        if self._ids() is not ids:
+            return []
+        from .limit import EndOfContext, NeverBlind
 
-        return EndOfContext(self._max_length, webui.tokenizer().eos_token_id)
+        eos = webui.tokenizer().eos_token_id
+        limit = [EndOfContext(self._max_length, eos)] if self._max_length is not None and eos is not None else []
+        return limit + ([NeverBlind(self._waiting)] if self._waiting is not None else [])
 
 
-_limits = _Limits()
+_handed_over = _HandedOver()
 
 
 def _picture_at(address: object, name: str) -> Picture:

@@ -22,3 +22,22 @@ class EndOfContext(LogitsProcessor):
         ended = torch.full_like(scores, float("-inf"))
         ended[:, self.eos_token_id] = 0
         return ended
+
+
+class NeverBlind(LogitsProcessor):
+    """Stops a generation that was begun without the pictures of its prompt.
+
+    Args:
+        waiting: see `generate.leave`.
+    """
+
+    def __init__(self, waiting):
+        self.waiting = waiting
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not self.waiting.is_taken:
+            raise RuntimeError(
+                "multimodal_vcla: the pictures of this prompt did not reach the model, because another extension has replaced its "
+                "`generate`. Disable that one, or send text only."
+            )
+        return scores

@@ -1,28 +1,33 @@
 """Marks: the text that stands for one picture in a rendered prompt, and what to do where the web UI wrote its own.
 
-Our mark names its picture, so it needs no list to be read against. The web UI's `<__media__>` names none, and a user may type
+Our mark names its picture and its size, so it needs no list to be read against, and lengths are exact without the picture. The web UI's `<__media__>` names none, and a user may type
 it; `align` says which picture each stands for, by the text of the message it stands in, and refuses where that is not certain.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
-from pipelines.prompt import ImagePart, Prompt
+from pipelines.base import ImagePart
+from pipelines.prompt import Prompt
 
 from .conversation import STOCK, Turn
 from .pictures import Picture, PictureError
 from .texts import say
 
-_MARK = re.compile(r"<__vcla:([0-9a-f]{32})__>")
+_MARK = re.compile(r"<__vcla:([0-9a-f]{32}):([1-9][0-9]{0,5})x([1-9][0-9]{0,5})__>")
 _STOCK_RUN = re.compile(rf"(?:{STOCK})+(?=[ \t]*\n[ \t]*\n|\s*\Z)")
 """`<__media__>` as the web UI writes it for attachments: before a blank line. Elsewhere somebody typed it."""
+
+_UNKNOWN_SIZE = (1024, 768)
+"""What a picture of the web UI's mark is counted as, where nothing says which it is."""
 
 Span = tuple[int, int, Picture]
 """Where a picture's mark begins and ends in a prompt."""
 
 
 def mark(picture: ImagePart) -> str:
-    return f"<__vcla:{picture.key}__>"
+    return f"<__vcla:{picture.key}:{picture.size[0]}x{picture.size[1]}__>"
 
 
 def has_mark(text: str) -> bool:
@@ -31,7 +36,7 @@ def has_mark(text: str) -> bool:
 
 def keys(text: str) -> list[str]:
     """The pictures that a prompt marks, in reading order."""
-    return _MARK.findall(text)
+    return [match[1] for match in _MARK.finditer(text)]
 
 
 def without_typed_marks(text: str) -> str:
@@ -65,11 +70,17 @@ def to_prompt(text: str, spans: Iterable[Span], placeholder: str | None = None) 
 def stand_ins(text: str) -> list[Span]:
     """Spans for a length: our marks, and the web UI's where they stand for attachments. The pictures are not at hand, and whether
     the blank line after them is the web UI's or the template's cannot be told: it is counted."""
-    spans = [(*match.span(), ImagePart(None, match[1])) for match in _MARK.finditer(text)]
+    spans = [
+        (*match.span(), ImagePart(match[1], (int(match[2]), int(match[3])), _not_at_hand)) for match in _MARK.finditer(text)
+    ]
     for run in _STOCK_RUN.finditer(text):
         starts = range(run.start(), run.end(), len(STOCK))
-        spans += [(start, start + len(STOCK), ImagePart(None, STOCK)) for start in starts]
+        spans += [(start, start + len(STOCK), ImagePart(STOCK, _UNKNOWN_SIZE, _not_at_hand)) for start in starts]
     return sorted(spans, key=lambda span: span[0])
+
+
+def _not_at_hand() -> NoReturn:
+    raise AssertionError("A stand-in has a length only.")
 
 
 def align(prompt: str, turns: list[Turn], is_newest_asked: bool) -> list[Span]:

@@ -162,7 +162,7 @@ def show(history: dict, chat: Any = None) -> str:
     figures = []
     for number, (picture, is_kept) in enumerate(_pictures(history), 1):
         was_dropped = is_kept and chat in _last_prompts and picture.key not in _last_prompts[chat]
-        state = say("left_out") if not is_kept else say("fits_not") if was_dropped else _cost()
+        state = say("left_out") if not is_kept else say("fits_not") if was_dropped else _cost(picture)
         style = ' class="vcla-out"' if was_dropped or not is_kept else ""
         figures.append(
             f'<figure{style}><img src="{_thumbnail(picture)}" alt="">'
@@ -211,19 +211,18 @@ def _status(history: dict, chat: Any) -> str:
     if state == "ready":
         held = [picture for picture, is_kept in _pictures(history) if is_kept]
         held = [picture for picture in held if picture.key in _last_prompts.get(chat, {picture.key})]
-        tokens = found.pipeline.num_image_embeds
         return say(
-            "seeing", name=found.pipeline.name, device=found.device, tokens=tokens, count=len(held),
-            used=tokens * len(held), context=webui.shared().settings.get("truncation_length"),
+            "seeing", name=found.pipeline.name, device=found.device, count=len(held), used=sum(found.costs(held)),
+            context=webui.shared().settings.get("truncation_length"),
         )  # fmt: skip
     return reason or say(state if state != "none" else "no_model", name=webui.model_name())
 
 
-def _cost() -> str:
+def _cost(picture: Any) -> str:
     from . import eyes
 
     found = eyes.status()[1]
-    return say("tokens", count=found.pipeline.num_image_embeds) if found else ""
+    return say("tokens", count=found.costs([picture])[0]) if found else ""
 
 
 def _neighbours() -> list[str]:
@@ -248,7 +247,7 @@ _thumbnails: "OrderedDict[str, str]" = OrderedDict()
 def _thumbnail(picture: Any) -> str:
     if picture.key not in _thumbnails:
         try:
-            image = picture.image.convert("RGB")
+            image = picture.open().convert("RGB")
             image.thumbnail((192, 144))
             file = io.BytesIO()
             image.save(file, "JPEG", quality=80)

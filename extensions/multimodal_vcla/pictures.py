@@ -5,12 +5,13 @@ The web UI's chat history, or the API request, stays the only home of pictures: 
 
 import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 
 from PIL import Image
 
-from pipelines.images import ImageError, load_image
-from pipelines.prompt import ImagePart
+from pipelines.base import ImagePart
+from pipelines.images import ImageError, image_size, load_image
 
 from . import settings
 from .texts import say
@@ -39,7 +40,11 @@ class Picture(ImagePart):
             object.__setattr__(self, attribute, value)  # its base is frozen
 
     @property
-    def image(self) -> Image.Image:
+    def size(self) -> tuple[int, int]:
+        """(width, height), from the header; of a file that has none it is a single pixel's, and `open` says why."""
+        return _size(self.key, self.source)
+
+    def open(self) -> Image.Image:
         """Decode it.
 
         Raises:
@@ -55,6 +60,20 @@ class Picture(ImagePart):
             return load_image(self.source, **limits)
         except ImageError as error:
             raise PictureError(say("bad_picture", name=self.name, reason=error)) from error
+
+
+_sizes: "OrderedDict[str, tuple[int, int]]" = OrderedDict()
+
+
+def _size(key: str, source: str | bytes) -> tuple[int, int]:
+    if key not in _sizes:
+        try:
+            _sizes[key] = image_size(source)
+        except ImageError:
+            _sizes[key] = (1, 1)
+        while len(_sizes) > 4096:
+            _sizes.popitem(last=False)
+    return _sizes[key]
 
 
 def from_url(url: object, name: str, fetch: Callable[[str, int], bytes]) -> Picture:

@@ -15,8 +15,8 @@ _TEXTS = {
     "loading": ("Loading the eyes of {name} ...", "正在加载 {name} 的视觉模块……"),
     "waiting": ("{name}: the eyes are loaded with the first picture.", "{name}：收到第一张图片时加载视觉模块。"),
     "seeing": (
-        "{name} on {device}, {tokens} tokens per picture. In context: {count} pictures, {used} of {context} tokens.",
-        "{name}（{device}），每张图片占 {tokens} 个词元。上下文中有 {count} 张图片，占 {used}/{context} 个词元。",
+        "{name} on {device}. In context: {count} pictures, {used} of {context} tokens.",
+        "{name}（{device}）。上下文中有 {count} 张图片，占 {used}/{context} 个词元。",
     ),
     "blind": ("Pictures cannot be seen: {reason}", "无法看图：{reason}"),
     "no_eyes": (
@@ -57,9 +57,9 @@ _TEXTS = {
         "一次提示中有 {count} 张图片，最多允许 {limit} 张（multimodal_vcla-max_images）。请去掉一些。",
     ),
     "no_room": (
-        "{name} does not fit: a picture takes {tokens} tokens and the prompt may have {budget}. Give it more room: a larger "
+        "{name} does not fit: it takes {tokens} tokens and the prompt may have {budget}. Give it more room: a larger "
         "truncation length or fewer new tokens.",
-        "{name} 放不下：每张图片占 {tokens} 个词元，而提示最多 {budget} 个。请增大截断长度或减少生成长度。",
+        "{name} 放不下：它占 {tokens} 个词元，而提示最多 {budget} 个。请增大截断长度或减少生成长度。",
     ),
     "unmatched": (
         "It cannot be told which picture stands where in this prompt ({reason}), so it is not answered. Remove or edit the message.",

@@ -10,6 +10,7 @@ from .chat import DEFAULT_GENERATION_CONFIG, chat, chat_in_stream, get_model_and
 from .checkpoint import detect_layout, load_config, load_eyes, load_pretrained
 from .configuration_visualcla import VisualCLAConfig, VisualResamplerConfig
 from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAVisionModel
+from .pipeline import load_pipeline, pipeline_of
 from .processing_visualcla import VisualCLAProcessor, add_image_tokens
 from .tokenization_visualcla import build_tokenizer, load_tokenizer
 
@@ -17,6 +18,13 @@ AutoConfig.register(VisualCLAConfig.model_type, VisualCLAConfig, exist_ok=True)
 AutoModel.register(VisualCLAConfig, VisualCLAVisionModel, exist_ok=True)
 AutoModelForImageTextToText.register(VisualCLAConfig, VisualCLAForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(VisualCLAConfig, VisualCLAProcessor, exist_ok=True)
+
+
+def load_model(folder, **kwargs):
+    """See `pipelines.registry.load_model` and `load_pretrained`."""
+    model = load_pretrained(folder, **kwargs)
+    return model, model.processor
+
 
 __all__ = [
     "DEFAULT_GENERATION_CONFIG",
@@ -33,6 +41,9 @@ __all__ = [
     "get_model_and_tokenizer_and_processor",
     "load_config",
     "load_eyes",
+    "load_model",
+    "load_pipeline",
     "load_pretrained",
     "load_tokenizer",
+    "pipeline_of",
 ]

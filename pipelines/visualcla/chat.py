@@ -12,53 +12,25 @@ between calls and no configuration is changed; the history grows after success o
 last token too; dropout is off; the oldest turns go when the context is full.
 """
 
-import copy
-import logging
 import os
-import queue
-import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    NoRepeatNGramLogitsProcessor,
-    PreTrainedModel,
-    RepetitionPenaltyLogitsProcessor,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
-from transformers.generation import BaseStreamer
+from transformers import GenerationConfig, PreTrainedModel
 
-from ..embedder import EmbeddedPrompt, Embedder
+from ..base import ImagePart
+from ..generation import ChatModel, Message
 from ..images import load_image
-from ..prompt import ImagePart, Prompt, PromptEncoder
 from .checkpoint import load_pretrained
-from .pipeline import VisualCLAPipeline, evaluating
-from .processing_visualcla import IMAGE_MARK
-
-logger = logging.getLogger(__name__)
+from .pipeline import SAMPLING, pipeline_of
 
 Picture: TypeAlias = str | os.PathLike | bytes | Image.Image
 History: TypeAlias = list[dict[str, Any]]
 
-DEFAULT_GENERATION_CONFIG = GenerationConfig(
-    max_new_tokens=512,
-    min_length=0,
-    do_sample=True,
-    top_p=0.9,
-    top_k=40,
-    num_beams=1,
-    temperature=0.5,
-    num_return_sequences=1,
-    no_repeat_ngram_size=15,
-    repetition_penalty=1.1,
-)
+DEFAULT_GENERATION_CONFIG = GenerationConfig(**SAMPLING)
 """The original's sampling settings. Never changed by this module."""
 
 
@@ -142,10 +114,8 @@ def chat(
     """
     history = [] if history is None else history
     config = generation_config or DEFAULT_GENERATION_CONFIG
-    question, embedded = _ask(model, image, text, history, config)
-    response = ""
-    for response in _answer(model, embedded, config):  # noqa: B007 - the last one is the whole answer
-        pass
+    question, messages, images = _ask(image, text, history)
+    response = _chat_model(model).answer(messages, images, config)
     history += [question, {"type": "response", "value": response}]
     return response, history
 
@@ -163,95 +133,15 @@ def chat_in_stream(
     """
     history = [] if history is None else history
     config = generation_config or DEFAULT_GENERATION_CONFIG
-    question, embedded = _ask(model, image, text, history, config)
+    question, messages, images = _ask(image, text, history)
     response = ""
-    for response in _answer(model, embedded, config):
+    for response in _chat_model(model).stream(messages, images, config):
         yield response, [*history, question, {"type": "response", "value": response}]
     history += [question, {"type": "response", "value": response}]
 
 
-@torch.no_grad()
-def embed_conversation(
-    model: PreTrainedModel, messages: list[dict[str, Any]], images: list[ImagePart], max_new_tokens: int = 0
-) -> EmbeddedPrompt:
-    """Ids and embeddings of a conversation, its oldest turns dropped when the context is full.
-
-    Args:
-        model: a VisualCLA model with its processor.
-        messages: {"role", "content"} with one {"type": "image"} item per picture.
-        images: the pictures in the order of those items.
-        max_new_tokens: room to leave for the answer.
-
-    Raises:
-        ValueError: the newest turn alone does not fit.
-    """
-    if getattr(model, "processor", None) is None:
-        raise ValueError(
-            "The model has no processor. Load it with load_pretrained, or set model.processor = VisualCLAProcessor(...)."
-        )
-    embedder = _embedder(model)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    while True:
-        rendered = model.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        prompt = Prompt.from_text(rendered, images, IMAGE_MARK)
-        num_tokens = embedder.encoder.length(prompt)
-        if context is None or num_tokens + min(max_new_tokens, context // 2) <= context:
-            return embedder.embed(prompt, model)
-        turns = [index for index, message in enumerate(messages) if message["role"] == "user"]
-        if len(turns) < 2:
-            raise ValueError(
-                f"The question with its pictures takes {num_tokens} tokens of a context of {context}. Ask about fewer pictures at "
-                "once, or shorten the text."
-            )
-        system = messages[: turns[0]]
-        num_dropped = sum(_num_images(message) for message in messages[: turns[1]])
-        logger.warning("The context is full: the oldest turn and %d pictures were left out.", num_dropped)
-        messages, images = system + messages[turns[1] :], images[num_dropped:]
-
-
-def generate_stream(
-    model: PreTrainedModel, embedded: EmbeddedPrompt, generation_config: GenerationConfig
-) -> Iterator[list[int]]:
-    """Generate in a thread of its own; yields the growing list of new ids after every token. Closing the iterator stops it.
-
-    Raises:
-        Whatever the generation raised.
-    """
-    tokens = _TokenQueue()
-    tokenizer = model.processor.tokenizer
-    config, penalties = _without_penalties(generation_config, tokenizer)
-
-    def run() -> None:
-        try:
-            with torch.inference_mode():
-                model.generate(
-                    inputs_embeds=embedded.inputs_embeds,
-                    attention_mask=torch.ones_like(embedded.input_ids),
-                    generation_config=config,
-                    logits_processor=penalties,
-                    streamer=tokens,
-                    stopping_criteria=StoppingCriteriaList([tokens]),
-                )
-        except BaseException as error:
-            tokens.fail(error)
-
-    with evaluating(model):
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            new_ids: list[int] = []
-            for token in tokens:
-                new_ids.append(token)
-                yield new_ids
-        finally:
-            tokens.stop()
-            thread.join()
-
-
-def _ask(
-    model: PreTrainedModel, image, text: str, history: History, config: GenerationConfig
-) -> tuple[dict[str, Any], EmbeddedPrompt]:
-    """The question as a history item, and the whole conversation with it embedded."""
+def _ask(image, text: str, history: History) -> tuple[dict[str, Any], list[Message], list[ImagePart]]:
+    """The question as a history item, and the whole conversation with it: messages, and the pictures of their image items."""
     if image is None:
         given = []
     else:
@@ -273,7 +163,7 @@ def _ask(
         content = [{"type": "image"} for _ in turn] + [{"type": "text", "text": item["value"]}]
         messages.append({"role": "user" if item["type"] == "instruction" else "assistant", "content": content})
     images = [picture for turn in turns for picture in turn]
-    return question, embed_conversation(model, messages, images, config.max_new_tokens or 0)
+    return question, messages, images
 
 
 def _pictures_of(item: dict[str, Any], given: list[ImagePart]) -> list[ImagePart]:
@@ -283,85 +173,16 @@ def _pictures_of(item: dict[str, Any], given: list[ImagePart]) -> list[ImagePart
     return given if "first_instruction" in item else []
 
 
-def _answer(model: PreTrainedModel, embedded: EmbeddedPrompt, config: GenerationConfig) -> Iterator[str]:
-    for new_ids in generate_stream(model, embedded, config):
-        yield model.processor.tokenizer.decode(new_ids, skip_special_tokens=True).rstrip("\ufffd")
+_chat_models: "weakref.WeakKeyDictionary[Any, ChatModel]" = weakref.WeakKeyDictionary()
 
 
-def _num_images(message: dict[str, Any]) -> int:
-    return sum(item["type"] == "image" for item in message["content"])
-
-
-_embedders: "weakref.WeakKeyDictionary[Any, Embedder]" = weakref.WeakKeyDictionary()
-
-
-def _embedder(model: PreTrainedModel) -> Embedder:
-    """The embedder of a model, so that a picture is encoded once over all turns."""
+def _chat_model(model: PreTrainedModel) -> ChatModel:
+    """The same one for every turn, so that a picture is encoded once."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if whole not in _embedders:
-        pipeline = VisualCLAPipeline(weakref.proxy(whole), whole.processor.image_processor)
-        _embedders[whole] = Embedder(PromptEncoder(whole.processor.tokenizer, pipeline))
-    return _embedders[whole]
-
-
-class _ReplyPenalties(LogitsProcessor):
-    """Repetition penalties that see BOS and the reply, never the prompt: what the original's generation from embeddings does."""
-
-    def __init__(self, processors: LogitsProcessorList, bos_token_id: int | None):
-        self.processors = processors
-        self.bos_token_id = bos_token_id
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if self.bos_token_id is not None:
-            input_ids = torch.cat([input_ids.new_full((len(input_ids), 1), self.bos_token_id), input_ids], dim=1)
-        return self.processors(input_ids, scores)
-
-
-def _without_penalties(generation_config: GenerationConfig, tokenizer) -> tuple[GenerationConfig, LogitsProcessorList]:
-    """A copy for `generate` with the special ids filled in, and the repetition penalties as processors of the reply."""
-    config = copy.deepcopy(generation_config)
-    processors = LogitsProcessorList()
-    if config.repetition_penalty not in (None, 1.0):
-        processors.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
-    if config.no_repeat_ngram_size:
-        processors.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
-    config.repetition_penalty, config.no_repeat_ngram_size = None, None
-    config.bos_token_id = tokenizer.bos_token_id if config.bos_token_id is None else config.bos_token_id
-    config.eos_token_id = tokenizer.eos_token_id if config.eos_token_id is None else config.eos_token_id
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    wrapped = [_ReplyPenalties(processors, config.bos_token_id)] if processors else []
-    return config, LogitsProcessorList(wrapped)
-
-
-class _TokenQueue(BaseStreamer, StoppingCriteria):
-    """Carries new tokens from the generating thread to an iterator, and the wish to stop the other way."""
-
-    def __init__(self):
-        self._queue: queue.Queue = queue.Queue()
-        self._has_seen_prompt = False
-        self._stopped = threading.Event()
-
-    def put(self, value: torch.Tensor) -> None:
-        if self._has_seen_prompt:
-            for token in value.flatten().tolist():
-                self._queue.put(token)
-        self._has_seen_prompt = True
-
-    def end(self) -> None:
-        self._queue.put(None)
-
-    def fail(self, error: BaseException) -> None:
-        self._queue.put(error)
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        return torch.full((len(input_ids),), self._stopped.is_set(), device=input_ids.device, dtype=torch.bool)
-
-    def __iter__(self) -> Iterator[int]:
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+    if getattr(whole, "processor", None) is None:
+        raise ValueError(
+            "The model has no processor. Load it with load_pretrained, or set model.processor = VisualCLAProcessor(...)."
+        )
+    if model not in _chat_models:
+        _chat_models[model] = ChatModel(weakref.proxy(model), whole.processor, pipeline_of(whole, whole.processor))
+    return _chat_models[model]

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from transformers.utils import cached_file
 
 from ..embedder import embedding_device
+from ..hub import hub_kwargs_of, resolve_folder
 from ..json_files import read_json
 from ..weights import load_tensors, tensor_headers, weight_files
 from .adapter import apply_adapter
@@ -30,36 +31,6 @@ from .tokenization_visualcla import IMAGE_TOKEN, load_tokenizer
 Layout = Literal["webui", "transformers", "original", "release"]
 
 EYES = ("vision_model", "visual_resampler", "image_projection_layer")
-HUB_KEYS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
-
-
-def hub_kwargs_of(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that say where on the hub to look."""
-    return {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
-
-
-def resolve_folder(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> Path:
-    """A local folder as it is; a hub name downloaded into the cache.
-
-    Raises:
-        FileNotFoundError: neither a folder nor a reachable hub name.
-    """
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        return folder
-    name = os.fspath(name_or_path)
-    looks_like_hub_name = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    if not looks_like_hub_name:
-        raise FileNotFoundError(f"{name!r} is not a folder. Give the folder of a VisualCLA model, or a name on the hub.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, **hub_kwargs))
-    except Exception as error:
-        raise FileNotFoundError(
-            f"{name!r} is neither a folder here nor to be had from the hub ({type(error).__name__}). Check the spelling and the "
-            "network, or give a local folder."
-        ) from error
 
 
 def detect_layout(folder: Path) -> Layout:

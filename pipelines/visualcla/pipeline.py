@@ -1,20 +1,34 @@
 """VisualCLA as a `VisionPipeline`: the eyes for a language model that somebody else runs."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
 
-from ..base import VisionPipeline
+from ..base import ImageFeatures, ImageReading, VisionPipeline
+from ..embedder import evaluating
 from .checkpoint import load_eyes
 from .modeling_visualcla import VisualCLAVisionModel, VisualCLAVisionOutput
 from .processing_visualcla import IMAGE_MARK, load_image_processor
 from .tokenization_visualcla import IMAGE_END, IMAGE_START
+
+SAMPLING = {
+    "max_new_tokens": 512,
+    "min_length": 0,
+    "do_sample": True,
+    "top_p": 0.9,
+    "top_k": 40,
+    "num_beams": 1,
+    "temperature": 0.5,
+    "num_return_sequences": 1,
+    "no_repeat_ngram_size": 15,
+    "repetition_penalty": 1.1,
+}
+"""The original's sampling settings."""
 
 
 class VisualCLAPipeline(VisionPipeline):
@@ -30,6 +44,7 @@ class VisualCLAPipeline(VisionPipeline):
     image_start = IMAGE_START
     image_end = f"{IMAGE_END}\n"
     image_mark = IMAGE_MARK
+    sampling = SAMPLING
 
     def __init__(self, eyes: VisualCLAVisionModel, image_processor: Any, name: str = "visualcla", max_batch: int = 16):
         if eyes.config.image_token_id is None:
@@ -62,6 +77,9 @@ class VisualCLAPipeline(VisionPipeline):
             eyes = eyes.to(device)
         return cls(eyes, load_image_processor(folder), name or Path(folder).resolve().name)
 
+    def move(self, device: torch.device | str, dtype: torch.dtype | None = None) -> None:
+        self.eyes.to(device=device, dtype=dtype)
+
     def move_projector(self, device: torch.device | str, dtype: torch.dtype) -> None:
         """Keep resampler and projector on another device or in another precision than the vision encoder."""
         for part in (self.eyes.visual_resampler, self.eyes.image_projection_layer):
@@ -83,11 +101,25 @@ class VisualCLAPipeline(VisionPipeline):
         ]
         return f"{self.name}:{hash((*states, *adapters))}"
 
+    @property
+    def device(self) -> torch.device:
+        return self.eyes.vision_model.device
+
+    def image_ids(self, sizes, tokenizer) -> list[list[int]]:
+        return [[self.placeholder_token_id] * self.num_image_embeds for _ in sizes]
+
     @torch.no_grad()
-    def embed_images(self, images: list[Image.Image]) -> torch.Tensor:
-        return torch.cat(
-            [self.look(images[i : i + self.max_batch]).image_features for i in range(0, len(images), self.max_batch)]
-        )
+    def encode_images(self, images: Sequence[Image.Image], lengths: object = None) -> list[ImageFeatures]:
+        batches = [images[i : i + self.max_batch] for i in range(0, len(images), self.max_batch)]
+        # cloned: one picture in the cache shall not keep its whole batch in memory
+        return [ImageFeatures(embeds=embeds.clone()) for batch in batches for embeds in self.look(batch).image_features]
+
+    def readings(self, images: Sequence[Image.Image]) -> list[ImageReading]:
+        """What the resampler's queries attended to, mean over its layers and heads."""
+        where = _where_read(self.look(images, output_attentions=True))  # (N, Q, P)
+        side = int(where.shape[2] ** 0.5)
+        boxes = [_visible_box(image.size, self.image_processor) for image in images]
+        return [ImageReading(maps.unflatten(1, (side, side)), box) for maps, box in zip(where, boxes, strict=True)]
 
     @torch.no_grad()
     def look(self, images: list[Image.Image], output_attentions: bool = False) -> VisualCLAVisionOutput:
@@ -98,18 +130,35 @@ class VisualCLAPipeline(VisionPipeline):
             return self.eyes.encode_images(pixel_values, output_attentions)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off, also in the middle of a training; afterwards every module is in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+def _visible_box(size: tuple[int, int], image_processor) -> tuple[float, float, float, float]:
+    """The part of a picture that is left after the image processor's centre crop, as shares of its sides."""
+    if not (getattr(image_processor, "do_center_crop", False) and "shortest_edge" in dict(image_processor.size)):
+        return 0.0, 0.0, 1.0, 1.0
+    crop, shortest_edge = dict(image_processor.crop_size), dict(image_processor.size)["shortest_edge"]
+    shares = [
+        min(1.0, crop[key] * min(size) / (shortest_edge * side)) for key, side in zip(("width", "height"), size, strict=True)
+    ]
+    x, y = ((1 - share) / 2 for share in shares)
+    return x, y, 1 - x, 1 - y
+
+
+def _where_read(eyes: VisualCLAVisionOutput) -> torch.Tensor:
+    """(N, Q, P): where in the picture each embedding was read, rows sum to 1; mean over the resampler's layers and heads."""
+    num_tokens = eyes.image_tokens.shape[1]
+    if eyes.attentions is None:  # no resampler: every embedding is one token of the vision encoder
+        where = torch.eye(num_tokens, device=eyes.image_tokens.device).expand(len(eyes.image_tokens), -1, -1)
+    else:
+        where = torch.stack([layer.float().mean(1) for layer in eyes.attentions]).mean(0)[..., -num_tokens:]
+    num_patches = int(num_tokens**0.5) ** 2
+    where = where[..., num_tokens - num_patches :]  # CLIP's first token stands for the whole picture
+    return where / where.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
 def load_pipeline(folder: str | os.PathLike, device=None, dtype=None) -> VisualCLAPipeline:
     """See `pipelines.registry.load_pipeline`."""
     return VisualCLAPipeline.from_pretrained(folder, device=device, dtype=dtype)
+
+
+def pipeline_of(model: Any, processor: Any) -> VisualCLAPipeline:
+    """See `pipelines.registry.pipeline_of`."""
+    return VisualCLAPipeline(weakref.proxy(model), processor.image_processor)

@@ -10,6 +10,7 @@ from conftest import GOLDEN, IMAGES, golden_json, load_golden
 
 from demo import ask
 from demo.__main__ import main as demo_main
+from pipelines.generation import ChatModel
 
 MERGED = GOLDEN / "merged/visualcla-tiny-merged"
 GREEDY_FLAGS = ["--temperature", "0", "--max_new_tokens", "24"]
@@ -61,6 +62,7 @@ def test_a_seed_makes_sampled_answers_repeatable(capsys):
 def scripted(monkeypatch, capsys):
     """Feed lines to the terminal conversation with the golden model and return what it printed."""
     model = load_golden("merged")
+    chat = ChatModel(model, model.processor)
 
     def run(*lines: str, images=(SCENE,)) -> tuple[list[str], str]:
         remaining = iter(lines)
@@ -74,7 +76,7 @@ def scripted(monkeypatch, capsys):
         monkeypatch.setattr("builtins.input", answer_prompt)
         from conftest import GREEDY
 
-        ask.converse(model, GREEDY, list(images))
+        ask.converse(chat, GREEDY, list(images))
         captured = capsys.readouterr()
         return captured.out.replace(ask.USAGE, "").strip().splitlines(), captured.err
 
@@ -105,7 +107,7 @@ def test_a_wrong_picture_is_told_and_the_conversation_goes_on(scripted):
 MISTAKES = {
     "a broken picture": (["--image", str(GOLDEN / "README.md"), "what"], "README.md"),
     "a missing picture": (["--image", "/no/such.png", "what"], "/no/such.png"),
-    "a folder that is no checkpoint": (["--model", str(GOLDEN), "what"], "is not a VisualCLA checkpoint: missing"),
+    "a folder that is no checkpoint": (["--model", str(GOLDEN), "what"], "is no model of a known family"),
     "a folder that is not there": (["--model", "/no/such", "what"], "is not a folder"),
     "a release without its bases": (
         ["--model", str(GOLDEN / "release/visualcla-tiny"), "what"],
@@ -131,7 +133,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(arguments, expected, capsys):
 
 def test_more_memory_than_there_is_is_refused_before_loading(monkeypatch, capsys):
     monkeypatch.setattr("pipelines.memory.available_bytes", lambda device: 10_000)
-    monkeypatch.setattr("pipelines.visualcla.load_pretrained", lambda *a, **k: pytest.fail("began to load"))
+    monkeypatch.setattr("pipelines.load_model", lambda *a, **k: pytest.fail("began to load"))
     assert ask.main(["--model", str(MERGED), "what"]) == 2
     assert "Loading in 32 bits takes about 0.0 GiB, but only 0.0 GiB are free on cpu." in capsys.readouterr().err
 

@@ -5,8 +5,9 @@ import torch
 from conftest import GREEDY, load_golden
 from PIL import Image
 
-from demo.attention import Look, looks, overlay, visible_box
+from demo.attention import Look, looks, overlay
 from demo.session import Picture, Session, answer
+from pipelines.generation import ChatModel
 from pipelines.visualcla.pipeline import VisualCLAPipeline
 
 
@@ -15,20 +16,25 @@ def model():
     return load_golden("merged")
 
 
+@pytest.fixture(scope="module")
+def chat_model(model):
+    return ChatModel(model, model.processor)
+
+
 @pytest.fixture
-def answered(model, tmp_path):
+def answered(chat_model, tmp_path):
     """A session about two pictures, answered."""
     session = Session()
     for name, size in (("one", (64, 64)), ("other", (96, 48))):
         Image.effect_noise(size, 80).convert("RGB").save(tmp_path / f"{name}.png")
     session.ask("What?", [Picture.open(tmp_path / f"{name}.png", tmp_path) for name in ("one", "other")])
-    for _ in answer(model, session, GREEDY):
+    for _ in answer(chat_model, session, GREEDY):
         pass
     return session.turns[-1].seen
 
 
-def test_shares_and_heats_sum_to_one(model, answered):
-    found = looks(model, answered)
+def test_shares_and_heats_sum_to_one(chat_model, answered):
+    found = looks(chat_model, answered)
     assert [look.number for look in found] == [1, 2]
     assert sum(look.share for look in found) == pytest.approx(1)
     for look in found:
@@ -36,47 +42,47 @@ def test_shares_and_heats_sum_to_one(model, answered):
         assert float(look.heat.sum()) == pytest.approx(1, abs=1e-5)
 
 
-def test_attention_is_that_of_one_eager_pass_over_prompt_and_answer(model, answered):
+def test_attention_is_that_of_one_eager_pass_over_prompt_and_answer(model, chat_model, answered):
     """The whole conversation at once, no cache, gives the same numbers."""
     eyes = VisualCLAPipeline(model, model.processor.image_processor).look(
-        [part.image for _, part in answered.image_spans], output_attentions=True
+        [span.image.open() for span in answered.prepared.image_spans], output_attentions=True
     )
-    ids = torch.cat([answered.input_ids, torch.tensor([answered.answer_ids])], dim=1)
+    ids = torch.cat([answered.prepared.input_ids, torch.tensor([answered.answer_ids])], dim=1)
     embeds = model.get_input_embeddings()(ids).detach()
-    num_embeds = eyes.image_features.shape[1]
-    for (start, _), features in zip(answered.image_spans, eyes.image_features, strict=True):
-        embeds[0, start : start + num_embeds] = features
+    for span, features in zip(answered.prepared.image_spans, eyes.image_features, strict=True):
+        embeds[0, span.start : span.end] = features
     model.text_model.set_attn_implementation("eager")
     with torch.no_grad():
         layers = model.text_model(inputs_embeds=embeds, output_attentions=True).attentions
     model.text_model.set_attn_implementation("sdpa")
-    length = answered.input_ids.shape[1]
+    length = answered.prepared.input_ids.shape[1]
     rows = torch.stack(layers).mean((0, 1, 2))[length - 1 : -1].mean(0)  # where the answer's tokens were chosen
-    per_picture = torch.stack([rows[start : start + num_embeds].sum() for start, _ in answered.image_spans])
+    per_picture = torch.stack([rows[span.start : span.end].sum() for span in answered.prepared.image_spans])
     expected = per_picture / per_picture.sum()
-    torch.testing.assert_close(torch.tensor([look.share for look in looks(model, answered)]), expected)
+    torch.testing.assert_close(torch.tensor([look.share for look in looks(chat_model, answered)]), expected)
 
 
-def test_attention_implementation_is_put_back(model, answered):
+def test_attention_implementation_is_put_back(model, chat_model, answered):
     before = model.text_model.config._attn_implementation
-    looks(model, answered)
+    looks(chat_model, answered)
     assert model.text_model.config._attn_implementation == before != "eager"
 
 
-def test_answer_without_pictures_looks_at_nothing(model):
+def test_answer_without_pictures_looks_at_nothing(chat_model):
     session = Session()
     session.ask("What?", [])
-    for _ in answer(model, session, GREEDY):
+    for _ in answer(chat_model, session, GREEDY):
         pass
-    assert looks(model, session.turns[-1].seen) == []
+    assert looks(chat_model, session.turns[-1].seen) == []
 
 
 @pytest.mark.parametrize(
     ("size", "box"),
     [((100, 100), (0, 0, 1, 1)), ((200, 100), (0.25, 0, 0.75, 1)), ((100, 400), (0, 0.375, 1, 0.625))],
 )
-def test_part_that_the_centre_crop_leaves(model, size, box):
-    assert visible_box(size, model.processor.image_processor) == pytest.approx(box)
+def test_part_that_the_centre_crop_leaves(chat_model, size, box):
+    (reading,) = chat_model.pipeline.readings([Image.new("RGB", size)])
+    assert reading.box == pytest.approx(box)
 
 
 def test_overlay_is_bright_where_it_was_looked_at_and_black_where_the_model_sees_nothing():

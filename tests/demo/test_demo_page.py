@@ -14,7 +14,8 @@ from chat_page_driver import EXAMPLES, GOLDEN, PATIENCE_MS, TINY_MODEL, Tab, cam
 from PIL import Image
 from transformers import GenerationConfig
 
-from pipelines.visualcla import load_pretrained
+from pipelines import load_model
+from pipelines.generation import ChatModel
 
 pytestmark = [
     pytest.mark.browser,
@@ -43,7 +44,7 @@ def context(browser):
 
 @pytest.fixture(scope="module")
 def tiny():
-    return load_pretrained(TINY_MODEL, dtype=torch.float32)
+    return ChatModel(*load_model(TINY_MODEL, dtype=torch.float32))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def script(monkeypatch):
 
 def test_pictures_of_one_message_are_shown_numbered_and_counted(tab):
     assert tab.ask("What?", ONE, OTHER)
-    assert re.search(r"pictures 1, 2 \(5 tokens each\) · \d+ of 2048 tokens used", tab.context())
+    assert re.search(r"pictures 1, 2 \(10 tokens\) · \d+ of 2048 tokens used", tab.context())
     shown = tab.page.locator("#chat figure")
     assert shown.all_inner_texts() == ["Picture 1", "Picture 2"]
     assert tab.page.evaluate("[...document.querySelectorAll('#chat figure img')].map(image => image.naturalWidth)") == [
@@ -365,7 +366,7 @@ def test_odd_pictures_are_taken_and_shown(tab, tmp_path):
 
 
 def test_too_many_pictures_for_the_context_are_refused_and_old_ones_left_out(tab, tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(tiny.config.get_text_config(), "max_position_embeddings", 80)
+    monkeypatch.setattr(tiny.model.config.get_text_config(), "max_position_embeddings", 80)
     files = []
     for number in range(8):
         files.append(tmp_path / f"{number}.png")

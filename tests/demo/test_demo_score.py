@@ -7,12 +7,13 @@ from PIL import Image, ImageDraw
 
 from demo import score, world
 from demo.cli import DEFAULT_MODEL
-from pipelines.visualcla import load_pretrained
+from pipelines import load_model
+from pipelines.generation import ChatModel
 
 
 @pytest.fixture(scope="module")
 def model():
-    return load_pretrained(DEFAULT_MODEL, dtype="float32")
+    return ChatModel(*load_model(DEFAULT_MODEL, dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +49,12 @@ class Parrot:
     """Stands in for a model in `score.score`: always says the same."""
 
     def __init__(self, monkeypatch, said: str):
-        monkeypatch.setattr(score, "answers", lambda model, rows, batch_size: [said for _ in rows])
+        monkeypatch.setattr(score, "answers", lambda chat, rows, batch_size: [said for _ in rows])
 
 
 def test_missed_bars_are_named_and_end_with_status_1(monkeypatch, capsys):
     Parrot(monkeypatch, "I see no picture.")
-    monkeypatch.setattr(score, "load_model", lambda args: None)
+    monkeypatch.setattr(score, "load_chat", lambda args: None)
     assert score.main(["--samples", "64", "--pairs", "8", "--json"]) == 1
     captured = capsys.readouterr()
     told = json.loads(captured.out)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from demo.session import Picture, Session, SharedModel, answer
 from demo.texts import LANGUAGES, TEXTS, browser_language, context_line
+from pipelines.generation import ChatModel
 from pipelines.images import ImageError
 from pipelines.visualcla import chat
 
@@ -27,7 +28,7 @@ def picture(tmp_path):
 
 
 def run(model, session: Session) -> str:
-    for turn in answer(model, session, GREEDY):
+    for turn in answer(ChatModel(model, model.processor), session, GREEDY):
         last = turn
     return last.answer
 
@@ -36,7 +37,7 @@ def test_answers_are_those_of_the_python_api(model, picture):
     session, history = Session(), []
     for question, pictures in (("What?", [picture("red"), picture("blue")]), ("And?", []), ("This?", [picture("green")])):
         session.ask(question, pictures)
-        expected, _ = chat(model, [p.part.image for p in pictures], question, history, GREEDY)
+        expected, _ = chat(model, [p.part.open() for p in pictures], question, history, GREEDY)
         assert run(model, session) == expected
 
 
@@ -55,7 +56,7 @@ def test_failed_turn_is_unknown_to_later_ones_and_keeps_its_numbers(model, pictu
 def test_wish_to_stop_ends_the_answer_after_the_next_token(model, picture):
     session = Session()
     session.ask("What?", [picture("red")])
-    for number, _ in enumerate(answer(model, session, GREEDY)):
+    for number, _ in enumerate(answer(ChatModel(model, model.processor), session, GREEDY)):
         session.wants_stop = number == 2
     assert len(session.seen.answer_ids) == 2
 
@@ -81,7 +82,7 @@ def test_sessions_share_nothing(picture):
 def test_preview_of_a_large_picture_is_small_and_the_model_still_gets_all_of_it(tmp_path):
     Image.effect_noise((3000, 600), 50).save(tmp_path / "wide.png")
     opened = Picture.open(tmp_path / "wide.png", tmp_path)
-    assert opened.part.image.size == (3000, 600)
+    assert opened.part.open().size == opened.part.size == (3000, 600)
     assert Image.open(opened.preview).size == (1024, 205)
 
 
@@ -117,7 +118,7 @@ def test_context_line_names_pictures_and_cost(model, picture):
     session.ask("What?", [picture("red"), picture("blue")])
     run(model, session)
     line = context_line("en", "tiny", session.seen)
-    assert line == f"tiny · in the context: pictures 1, 2 (5 tokens each) · {session.seen.num_tokens} of 2048 tokens used"
+    assert line == f"tiny · in the context: pictures 1, 2 (10 tokens) · {session.seen.num_tokens} of 2048 tokens used"
 
 
 def test_both_languages_say_the_same_things():

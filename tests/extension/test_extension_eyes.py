@@ -105,7 +105,7 @@ def test_precision_is_as_set_and_never_below_16_bits(webui, eyes):
     assert parts.vision_model.dtype == torch.bfloat16 and parts.image_projection_layer.weight.dtype == torch.float32
     from PIL import Image
 
-    assert eyes.current().pipeline.embed_images([Image.new("RGB", (9, 9))]).dtype == torch.float32
+    assert eyes.current().pipeline.encode_images([Image.new("RGB", (9, 9))])[0].embeds.dtype == torch.float32
     webui.script.params["vision_bits"] = 8
     with pytest.raises(Exception, match="vision_bits is 8; allowed are 16, 32"):
         eyes.current()
@@ -160,6 +160,6 @@ def test_the_setting_pipeline_names_one_of_the_former_extension(webui, eyes, old
         eyes.current()
     webui.script.params["pipeline"] = "tiny-old-48"
     with pytest.raises(Exception, match="it was made for another language model"):
-        eyes.current().pipeline.embed_images([Image.new("RGB", (6, 6))])
+        eyes.current().pipeline.encode_images([Image.new("RGB", (6, 6))])
     webui.shared.model_name = "vcla"
     assert eyes.current().pipeline.name == "vcla", "a model's own eyes come first"

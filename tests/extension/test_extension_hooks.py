@@ -35,13 +35,13 @@ def seen(webui, monkeypatch):
     from multimodal_vcla.eyes import Eyes
 
     found = []
-    original = Eyes.embed
+    original = Eyes.prepare
 
-    def embed(self, prompt, *args):
-        found.append([part.image.getpixel((0, 0)) for part in prompt.images])
+    def prepare(self, prompt, *args):
+        found.append([part.open().getpixel((0, 0)) for part in prompt.images])
         return original(self, prompt, *args)
 
-    monkeypatch.setattr(Eyes, "embed", embed)
+    monkeypatch.setattr(Eyes, "prepare", prepare)
     return found
 
 
@@ -271,39 +271,46 @@ def test_old_messages_go_with_their_pictures(webui, seen, picture):
 
 def test_a_picture_that_does_not_fit_is_an_error(webui, picture):
     state = webui.chat.new_state(truncation_length=40, max_new_tokens=30)
-    with pytest.raises(Exception, match=r"red\.png does not fit: a picture takes 5 tokens and the prompt may have 10"):
+    with pytest.raises(Exception, match=r"red\.png does not fit: it takes 5 tokens and the prompt may have 10"):
         talk(webui, state, ("What is this?", [picture("red"), picture("green")]))
 
 
-def test_the_reply_ends_where_the_context_ends(webui, picture):
+def test_a_reply_that_has_room_is_left_alone(webui, picture):
     state = webui.chat.new_state(truncation_length=200, max_new_tokens=20, auto_max_new_tokens=True)
     webui.script.params["max_images"] = 40
     before = copy.deepcopy({key: value for key, value in state.items() if key != "history"})
     many = [picture(colour) for colour in ("red", "green", "blue")] * 8
     last = talk(webui, state, ("x", many))
     assert {key: state[key] for key in before} == before, "nothing is written into the interface's state"
-    marks_as_text = 200 - last.max_new_tokens
-    if last.ids.shape[-1] > marks_as_text:
-        (processor,) = last.processors
-        scores = torch.zeros(1, 704)
-        assert torch.equal(processor(torch.zeros(1, 198, dtype=torch.long), scores), scores)
-        assert processor(torch.zeros(1, 199, dtype=torch.long), scores).argmax() == webui.shared.tokenizer.eos_token_id
-    else:
-        assert last.processors == []
+    assert last.ids.shape[-1] <= 200 - last.max_new_tokens, "marks are longer than pictures here, so there is room enough"
+    assert last.processors == []
 
 
 def test_a_reply_that_would_outgrow_the_context_is_ended(webui):
-    from multimodal_vcla.hooks import _Limits
+    from multimodal_vcla.hooks import _HandedOver
 
-    limits, ids = _Limits(), torch.zeros(1, 90, dtype=torch.long)
+    handed_over, ids = _HandedOver(), torch.zeros(1, 90, dtype=torch.long)
     state = {"truncation_length": 100, "auto_max_new_tokens": True, "max_new_tokens": 5}
-    limits.set(ids, state, torch.zeros(1, 30))
-    processor, scores = limits.processor(ids), torch.zeros(1, 704)
-    assert limits.processor(ids.clone()) is None, "another prompt"
+    handed_over.set(ids, state, torch.zeros(1, 30), None)
+    (processor,), scores = handed_over.processors(ids), torch.zeros(1, 704)
+    assert handed_over.processors(ids.clone()) == [], "another prompt"
     assert torch.equal(processor(torch.zeros(1, 98, dtype=torch.long), scores), scores)
     assert processor(torch.zeros(1, 99, dtype=torch.long), scores).argmax() == webui.shared.tokenizer.eos_token_id
-    limits.set(ids, {**state, "auto_max_new_tokens": False}, torch.zeros(1, 30))
-    assert limits.processor(ids) is None, "5 more fit"
+    handed_over.set(ids, {**state, "auto_max_new_tokens": False}, torch.zeros(1, 30), None)
+    assert handed_over.processors(ids) == [], "5 more fit"
+
+
+def test_no_token_is_chosen_for_pictures_that_did_not_reach_the_model(webui):
+    from multimodal_vcla.generate import Waiting
+    from multimodal_vcla.hooks import _HandedOver
+
+    handed_over, ids, waiting = _HandedOver(), torch.zeros(1, 9, dtype=torch.long), Waiting(None, None)
+    handed_over.set(ids, {"truncation_length": 100, "max_new_tokens": 5}, ids, waiting)
+    (guard,), scores = handed_over.processors(ids), torch.zeros(1, 704)
+    with pytest.raises(RuntimeError, match="did not reach the model"):
+        guard(ids, scores)
+    waiting.is_taken = True
+    assert guard(ids, scores) is scores
 
 
 def test_a_completion_that_would_lose_its_picture_is_refused(webui, picture):
@@ -419,13 +426,13 @@ def test_a_second_sight_encodes_nothing(webui, picture, monkeypatch):
     from pipelines.visualcla.pipeline import VisualCLAPipeline
 
     counts = []
-    original = VisualCLAPipeline.embed_images
+    original = VisualCLAPipeline.encode_images
 
-    def embed_images(self, images):
+    def encode_images(self, images, lengths=None):
         counts.append(len(images))
-        return original(self, images)
+        return original(self, images, lengths)
 
-    monkeypatch.setattr(VisualCLAPipeline, "embed_images", embed_images)
+    monkeypatch.setattr(VisualCLAPipeline, "encode_images", encode_images)
     state = webui.chat.new_state()
     talk(webui, state, ("1", [picture("red"), picture("green")]), ("2", []), ("3", [picture("blue")]), ("4", []))
     assert counts == [2, 1]

@@ -30,7 +30,7 @@ def history(webui, tmp_path):
 
 def test_it_says_what_sees_and_what_each_picture_costs(panel, history):
     shown = panel.show(history, "chat 1")
-    assert "vcla on cpu, 5 tokens per picture. In context: 2 pictures, 10 of 2048 tokens." in shown
+    assert "vcla on cpu. In context: 2 pictures, 10 of 2048 tokens." in shown
     assert shown.count("<figure") == 2 and "1. red.png<br>5 tokens" in shown and "data:image/jpeg" in shown
 
 

@@ -83,7 +83,7 @@ def test_a_broken_one_is_named_and_stops_nobody(dropped_in, folder, caplog):
 
 def test_without_a_name_the_model_folders_name_decides(dropped_in, folder, tmp_path):
     assert load_pipeline(folder).name == "tiny-as-it-calls-itself"
-    with pytest.raises(ValueError, match="holds no eyes.*'tiny-old-64'"):
+    with pytest.raises(ValueError, match="holds no vision model.*'tiny-old-64'"):
         load_pipeline(write_config(tmp_path))
 
 
@@ -130,7 +130,7 @@ def embed(pipeline, prompt, language_model):
     tokenizer = SimpleNamespace(bos_token_id=1)
     embedder = Embedder(PromptEncoder(tokenizer, pipeline, tokenize=tokenize))
     assert embedder.encoder.length(prompt) == len(embedder.encoder.encode(prompt).input_ids)
-    return embedder.embed(prompt, language_model)
+    return embedder.prepare(prompt, language_model)
 
 
 def test_pictures_stand_between_their_marks(dropped_in, folder, language_model):
@@ -142,7 +142,7 @@ def test_pictures_stand_between_their_marks(dropped_in, folder, language_model):
     projector = pipeline._old.projector
     expected = language_model.get_input_embeddings()(embedded.input_ids).detach()
     expected[0, 2:5], expected[0, 8:11] = projector[0], projector[2]
-    assert torch.equal(embedded.inputs_embeds, expected)
+    assert torch.equal(embedded.inputs["inputs_embeds"], expected)
     assert pipeline._old.calls == [["RGB", "RGB"]]
 
 
@@ -150,14 +150,8 @@ def test_no_call_without_pictures(dropped_in, folder, language_model):
     pipeline = load_pipeline(folder, "tiny-old-64")
     embed(pipeline, Prompt(("a",)), language_model)
     with pytest.raises(ValueError, match="tiny-old-64: there are no pictures"):
-        pipeline.embed_images([])
+        pipeline.encode_images([])
     assert pipeline._old.calls == []
-
-
-def test_placeholders_have_the_length_of_a_picture(dropped_in, folder, language_model):
-    pipeline = load_pipeline(folder, "tiny-old-64")
-    assert pipeline._old.placeholder_embeddings().shape == (1, 64)
-    assert pipeline.placeholder_embeddings(language_model).shape == (1, 3, 64)
 
 
 def test_absent_marks_are_empty(dropped_in, folder, language_model):
@@ -167,12 +161,12 @@ def test_absent_marks_are_empty(dropped_in, folder, language_model):
 
 def test_eyes_of_another_language_model_are_told(dropped_in, folder):
     with pytest.raises(ValueError, match=r"tiny-old-48 gave embeddings of shape \(1, 3, 48\), expected \(1, 3, 64\)"):
-        load_pipeline(folder, "tiny-old-48").embed_images([RED])
+        load_pipeline(folder, "tiny-old-48").encode_images([RED])
 
 
 def test_errors_name_the_pipeline(dropped_in, folder, monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match="The old pipeline 'tiny-old-48' failed: KeyError: 'too small'"):
-        load_pipeline(folder, "tiny-old-48").embed_images([RED.resize((1, 1))])
+        load_pipeline(folder, "tiny-old-48").encode_images([RED.resize((1, 1))])
     with pytest.raises(RuntimeError, match="The old pipeline 'tiny-old-64' failed: .*'meta-and-more'"):
         load_pipeline(folder, "tiny-old-64", device="meta-and-more")
     (folder / "config.json").write_text("{}")

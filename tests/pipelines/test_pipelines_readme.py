@@ -31,8 +31,9 @@ def test_six_steps_make_a_family(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(code, encoding="utf-8")
     registry = tmp_path / "pipelines" / "registry.py"
-    head, opening, tail = registry.read_text(encoding="utf-8").partition("FAMILIES: dict[str, str] = {")
-    registry.write_text(f"{head}{opening}\n{page['# pipelines/registry.py: FAMILIES']}{tail}", encoding="utf-8")
+    for table in ("FAMILIES", "MODEL_TYPES"):
+        head, opening, tail = registry.read_text(encoding="utf-8").partition(f"{table}: dict[str, str] = {{")
+        registry.write_text(f"{head}{opening}\n{page[f'# pipelines/registry.py: {table}']}{tail}", encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-c", "import runpy; runpy.run_path('make.py'); runpy.run_path('look.py')"],
         cwd=tmp_path, capture_output=True, text=True,

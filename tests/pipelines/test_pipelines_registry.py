@@ -33,14 +33,15 @@ def test_looking_for_a_family_imports_none():
 
 def test_pipeline_of_a_folder_has_the_contract():
     pipeline = load_pipeline(MERGED)
-    assert (pipeline.name, pipeline.num_image_embeds, pipeline.embedding_width) == ("visualcla-tiny-merged", 5, 64)
+    assert (pipeline.name, pipeline.embedding_width) == ("visualcla-tiny-merged", 64)
+    assert pipeline.image_ids([(9, 9)], None) == [[703] * 5]
     assert pipeline.placeholder_token_id == 703
 
 
 def test_errors_list_what_exists(tmp_path):
     with pytest.raises(ValueError, match="Unknown vision pipeline 'llava'. Available: 'visualcla'"):
-        load_pipeline(MERGED, family="llava")
-    with pytest.raises(ValueError, match="holds no eyes: no 'vision/config.json' of a known family"):
+        load_pipeline(MERGED, name="llava")
+    with pytest.raises(ValueError, match="holds no vision model: no 'vision/config.json' of a known family"):
         load_pipeline(tmp_path)
     with pytest.raises(FileNotFoundError, match="'/no/such' is not a folder"):
         load_pipeline("/no/such")

@@ -10,8 +10,7 @@ from transformers import GenerationConfig
 
 from pipelines.images import ImageError
 from pipelines.visualcla import DEFAULT_GENERATION_CONFIG, chat, chat_in_stream
-from pipelines.visualcla import chat as chat_function
-from pipelines.visualcla.chat import _ask, _embedder
+from pipelines.visualcla.chat import _ask, _chat_model
 
 SCENE, SHAPES, STRIPES = (GOLDEN / "images" / name for name in IMAGES)
 SHORT = GenerationConfig(do_sample=False, max_new_tokens=4)
@@ -19,7 +18,7 @@ SHORT = GenerationConfig(do_sample=False, max_new_tokens=4)
 
 @pytest.fixture
 def model(merged_model):
-    _embedder(merged_model).cache.clear()
+    _chat_model(merged_model).embedder.cache.clear()
     return merged_model
 
 
@@ -33,8 +32,9 @@ def encoded_images(model, monkeypatch):
 
 
 def prompt_of(model, image, text, history):
-    _, embedded = _ask(model, image, text, history, SHORT)
-    return model.processor.tokenizer.decode(embedded.input_ids[0]), [part.key for _, part in embedded.image_spans]
+    _, messages, images = _ask(image, text, history)
+    prepared = _chat_model(model).prepare(messages, images, SHORT.max_new_tokens)
+    return model.processor.tokenizer.decode(prepared.input_ids[0]), [span.image.key for span in prepared.image_spans]
 
 
 def key(image):
@@ -111,7 +111,9 @@ def test_a_passed_history_grows_in_place_after_success_only(model):
 
 def test_an_error_while_generating_leaves_the_history_and_reaches_the_caller(model, monkeypatch):
     history = [{"type": "instruction", "value": "a", "first_instruction": True}, {"type": "response", "value": "b"}]
-    monkeypatch.setattr(type(model), "generate", lambda self, **kwargs: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    monkeypatch.setattr(
+        type(model), "generate", lambda self, *args, **kwargs: (_ for _ in ()).throw(RuntimeError("out of memory"))
+    )
     with pytest.raises(RuntimeError, match="out of memory"):
         chat(model, None, "c", history, SHORT)
     assert len(history) == 2
@@ -140,7 +142,7 @@ def test_changed_weights_are_noticed(model, encoded_images):
 def test_dropout_is_off_and_the_mode_comes_back(model):
     first, _ = chat(model, SCENE, "what", None, GREEDY)
     model.train()
-    _embedder(model).cache.clear()
+    _chat_model(model).embedder.cache.clear()
     try:
         assert chat(model, SCENE, "what", None, GREEDY)[0] == first
         assert model.training
@@ -205,7 +207,3 @@ def test_typed_image_tokens_are_text(model):
     _, images = prompt_of(model, SCENE, "is <img_token> or <img><img_token></img> a picture?", [])
     assert images == [key(SCENE)]
     assert chat(model, SCENE, "is <img_token> a picture?", None, SHORT)[0]
-
-
-def test_the_module_and_the_function_are_both_reachable():
-    assert chat_function is chat

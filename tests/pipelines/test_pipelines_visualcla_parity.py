@@ -8,8 +8,8 @@ import torch
 from conftest import GOLDEN, GREEDY, IMAGES, golden_tensors
 from transformers import GenerationConfig
 
+from pipelines.generation import ChatModel
 from pipelines.visualcla import DEFAULT_GENERATION_CONFIG, VisualCLAVisionModel, chat, chat_in_stream
-from pipelines.visualcla.chat import _without_penalties
 
 STAGES, LOGITS = {"atol": 5e-5, "rtol": 0}, {"atol": 3e-4, "rtol": 0}
 CHATS = ["single_0", "single_1", "single_2", "turn_0", "turn_1", "turn_2"]
@@ -132,7 +132,7 @@ def test_stream_yields_what_the_original_yielded(golden):
 def test_default_sampling_filters_the_originals_tokens(golden, pixel_values):
     _, model, expected, _ = golden
     input_ids = expected["forward.single_0.input_ids"]
-    config, penalties = _without_penalties(DEFAULT_GENERATION_CONFIG, model.processor.tokenizer)
+    config, penalties = ChatModel(model, model.processor)._settings(DEFAULT_GENERATION_CONFIG, prompt_length=0)
     config.max_new_tokens = 1
     output = model.generate(
         inputs_embeds=fused(model, input_ids, pixel_values[:1]),

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from demo import ask, score, world
 from demo.cli import DEFAULT_MODEL
 from demo.recipes.rows import terse
+from pipelines.generation import ChatModel
 from pipelines.visualcla import detect_layout, load_pretrained, load_tokenizer
 from pipelines.weights import load_tensors
 
@@ -24,7 +25,8 @@ MODEL = {"text": DEFAULT_MODEL, "vision": None, "lora": [ADAPTER]}
 
 
 def answers(rows, folder, **adapter):
-    return score.answers(load_pretrained(folder, dtype=torch.float32, **adapter), rows)
+    model = load_pretrained(folder, dtype=torch.float32, **adapter)
+    return score.answers(ChatModel(model, model.processor), rows)
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def same(reply: str, expected: str) -> bool:
 
 def keys(prompt: str) -> list[str]:
     """The pictures that a prompt of the web UI marks."""
-    return re.findall(r"<__vcla:([0-9a-f]{32})__>", prompt)
+    return re.findall(r"<__vcla:([0-9a-f]{32}):\d+x\d+__>", prompt)
 
 
 def key(picture: Path) -> str:

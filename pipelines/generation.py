@@ -1,0 +1,341 @@
+"""A conversation about pictures to an answer, streamed or not, for every family: what page, terminal, evaluation and Python use.
+
+model, processor = load_model("visualcla-7b")
+chat = ChatModel(model, processor)
+messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
+for answer in chat.stream(messages, [ImagePart.of(load_image("photo.jpg"))], config):
+    print(answer)
+"""
+
+import copy
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.generation import BaseStreamer
+
+from .base import ImagePart, ImageSpan, VisionPipeline
+from .embedder import Embedder, ImageFeatureCache, PreparedPrompt, embedding_device, evaluating
+from .prompt import Prompt, PromptEncoder
+from .registry import pipeline_of
+
+logger = logging.getLogger(__name__)
+
+Message: TypeAlias = dict[str, Any]
+"""{"role", "content"}; content is a text, or a list of {"type": "image"} and {"type": "text", "text"} items."""
+
+
+@dataclass(frozen=True)
+class PreparedConversation:
+    """A conversation as the model is given it.
+
+    Attributes:
+        prompt: its ids and what goes beside them.
+        num_dropped_images: how many of the oldest pictures were left out because the context was full.
+    """
+
+    prompt: PreparedPrompt
+    num_dropped_images: int
+
+    @property
+    def input_ids(self) -> torch.Tensor:
+        return self.prompt.input_ids
+
+    @property
+    def image_spans(self) -> list[ImageSpan]:
+        return self.prompt.image_spans
+
+
+class ChatModel:
+    """A model that answers about pictures.
+
+    Args:
+        model: a whole model, as `pipelines.load_model` gives it, also inside a `PeftModel`; or a bare language model together with
+            a `pipeline` for it.
+        processor: its processor: a tokenizer and a chat template that writes `pipeline.image_mark` for each picture.
+        pipeline: how pictures reach it; the model's own family when absent.
+        cache: image features; of its own when absent.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        pipeline: VisionPipeline | None = None,
+        cache: ImageFeatureCache | None = None,
+    ):
+        self.model = model
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.pipeline = pipeline_of(model, processor) if pipeline is None else pipeline
+        self.embedder = Embedder(PromptEncoder(self.tokenizer, self.pipeline), cache)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Size of the context; None where the model does not say."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def num_image_tokens(self, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """What pictures of these sizes cost when they stand in one prompt, their marks included."""
+        around = sum(
+            len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            for text in (self.pipeline.image_start, self.pipeline.image_end)
+            if text
+        )
+        return [len(ids) + around for ids in self.pipeline.image_ids(sizes, self.tokenizer)]
+
+    def render(self, messages: Sequence[Message], images: Sequence[ImagePart]) -> Prompt:
+        """The prompt of a conversation. A mark that stands in a text is kept as text and never taken for a picture.
+
+        Raises:
+            ValueError: image items and images differ in number.
+        """
+        rendered = self.processor.apply_chat_template(
+            [_without_typed_marks(message, self.pipeline.image_mark) for message in messages],
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        return Prompt.from_text(rendered, images, self.pipeline.image_mark)
+
+    def prepare(
+        self, messages: Sequence[Message], images: Sequence[ImagePart], max_new_tokens: int = 0
+    ) -> PreparedConversation:
+        """Ids and model inputs of a conversation, its oldest turns dropped when the context is full.
+
+        Args:
+            messages: what was said; the last message is the user's.
+            images: the pictures in the order of the image items.
+            max_new_tokens: room to leave for the answer.
+
+        Raises:
+            ValueError: the newest turn alone does not fit.
+        """
+        num_given = len(images)
+        while True:
+            prompt = self.render(messages, images)
+            num_tokens = self.embedder.encoder.length(prompt)
+            context = self.max_tokens
+            if context is None or num_tokens + min(max_new_tokens, context // 2) <= context:
+                with evaluating(self.model):
+                    prepared = self.embedder.prepare(prompt, self.model)
+                return PreparedConversation(prepared, num_given - len(images))
+            turns = [index for index, message in enumerate(messages) if message["role"] == "user"]
+            if len(turns) < 2:
+                raise ValueError(
+                    f"The question with its pictures takes {num_tokens} tokens of a context of {context}. Ask about fewer pictures "
+                    "at once, or shorten the text."
+                )
+            system = messages[: turns[0]]
+            num_dropped = sum(map(_num_images, messages[: turns[1]]))
+            logger.warning("The context is full: the oldest turn and %d pictures were left out.", num_dropped)
+            messages, images = [*system, *messages[turns[1] :]], images[num_dropped:]
+
+    def stream(
+        self, messages: Sequence[Message], images: Sequence[ImagePart], generation_config: GenerationConfig
+    ) -> Iterator[str]:
+        """The answer so far, after every token. Closing the iterator stops the generation.
+
+        Raises:
+            ValueError: see `prepare`.
+            Whatever the generation raised.
+        """
+        prepared = self.prepare(messages, images, generation_config.max_new_tokens or 0)
+        with closing(self.stream_ids(prepared, generation_config)) as ids:
+            for new_ids in ids:
+                yield self.decode(new_ids)
+
+    def answer(self, messages: Sequence[Message], images: Sequence[ImagePart], generation_config: GenerationConfig) -> str:
+        """The whole answer; see `stream`."""
+        answer = ""
+        for answer in self.stream(messages, images, generation_config):  # noqa: B007 - the last one is the whole answer
+            pass
+        return answer
+
+    def answer_batch(
+        self,
+        conversations: Sequence[tuple[Sequence[Message], Sequence[ImagePart]]],
+        generation_config: GenerationConfig,
+    ) -> list[str]:
+        """The answers of several conversations, generated together in one batch, padded on the left.
+
+        Greedily these are the answers that each conversation gets by itself, within the precision of the arithmetic.
+
+        Raises:
+            ValueError: see `prepare`.
+        """
+        prepared = [self.prepare(*each, generation_config.max_new_tokens or 0).prompt for each in conversations]
+        longest = max(prompt.input_ids.shape[1] for prompt in prepared)
+        lengths = [longest - prompt.input_ids.shape[1] for prompt in prepared]
+        config, penalties = self._settings(generation_config, longest)
+        device = embedding_device(self.model)
+        ids = torch.full((len(prepared), longest), config.pad_token_id, device=device)
+        mask = torch.zeros_like(ids)
+        spans = []
+        for row, (prompt, padding) in enumerate(zip(prepared, lengths, strict=True)):
+            ids[row, padding:], mask[row, padding:] = prompt.input_ids[0], 1
+            spans.append([ImageSpan(span.start + padding, span.length, span.image) for span in prompt.image_spans])
+        with evaluating(self.model), torch.inference_mode(), self.pipeline.attach(self.model):
+            inputs = self.pipeline.model_inputs(self.model, ids, mask, spans, [prompt.features for prompt in prepared])
+            generated = self.model.generate(
+                ids, attention_mask=mask, generation_config=config, logits_processor=penalties, **inputs
+            )
+        stops = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id or ())
+        answers = []
+        for row in generated[:, longest:].tolist():
+            end = next((place for place, token in enumerate(row) if token in stops), len(row))
+            answers.append(self.decode(row[:end]))
+        return answers
+
+    def stream_ids(self, prepared: PreparedConversation, generation_config: GenerationConfig) -> Iterator[list[int]]:
+        """Generate in a thread of its own; yields the growing list of new ids after every token. Closing the iterator stops it.
+
+        Raises:
+            Whatever the generation raised.
+        """
+        tokens = _TokenQueue()
+        prompt = prepared.prompt
+        config, penalties = self._settings(generation_config, prompt.input_ids.shape[1])
+
+        def run() -> None:
+            try:
+                with torch.inference_mode(), self.pipeline.attach(self.model):
+                    # Asked again here: what is inside the language model is in force for whoever asked last.
+                    inputs = self.pipeline.model_inputs(
+                        self.model, prompt.input_ids, None, [prompt.image_spans], [prompt.features]
+                    )
+                    self.model.generate(
+                        prompt.input_ids,
+                        attention_mask=torch.ones_like(prompt.input_ids),
+                        generation_config=config,
+                        logits_processor=penalties,
+                        streamer=tokens,
+                        stopping_criteria=StoppingCriteriaList([tokens]),
+                        **inputs,
+                    )
+            except BaseException as error:
+                tokens.fail(error)
+
+        with evaluating(self.model):
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            try:
+                new_ids: list[int] = []
+                for token in tokens:
+                    new_ids.append(token)
+                    yield new_ids
+            finally:
+                tokens.stop()
+                thread.join()
+
+    def decode(self, new_ids: Sequence[int]) -> str:
+        """Ids of an answer to text; what may still become a character is left out."""
+        return self.tokenizer.decode(new_ids, skip_special_tokens=True).rstrip("\ufffd")
+
+    def _settings(
+        self, generation_config: GenerationConfig, prompt_length: int
+    ) -> tuple[GenerationConfig, LogitsProcessorList]:
+        """A copy for `generate` with the special ids filled in, and the repetition penalties as processors of the reply."""
+        config, tokenizer = copy.deepcopy(generation_config), self.tokenizer
+        processors = LogitsProcessorList()
+        if config.repetition_penalty not in (None, 1.0):
+            processors.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
+        if config.no_repeat_ngram_size:
+            processors.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+        config.repetition_penalty, config.no_repeat_ngram_size = None, None
+        own = self.model.generation_config
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if getattr(config, name) is None:
+                known = getattr(tokenizer, name)
+                setattr(config, name, getattr(own, name, None) if known is None else known)
+        if config.pad_token_id is None:
+            eos = config.eos_token_id
+            config.pad_token_id = eos[0] if isinstance(eos, list) else 0 if eos is None else eos
+        wrapped = [_ReplyPenalties(processors, config.bos_token_id, prompt_length)] if processors else []
+        return config, LogitsProcessorList(wrapped)
+
+
+def message(role: str, text: str, num_images: int = 0) -> Message:
+    """A message as chat templates take it, its pictures before its text."""
+    return {"role": role, "content": [{"type": "image"}] * num_images + [{"type": "text", "text": text}]}
+
+
+def _num_images(message: Message) -> int:
+    content = message["content"]
+    return 0 if isinstance(content, str) else sum(item["type"] == "image" for item in content)
+
+
+def _without_typed_marks(message: Message, mark: str) -> Message:
+    """The message with every mark that stands in a text broken in two, as in training."""
+    mark = mark.strip()
+
+    def clean(text: str) -> str:
+        return text.replace(mark, f"{mark[:4]} {mark[4:]}")
+
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": clean(content)}
+    return {**message, "content": [{**item, "text": clean(item["text"])} if "text" in item else item for item in content]}
+
+
+class _ReplyPenalties(LogitsProcessor):
+    """Repetition penalties that see BOS and the reply, never the prompt: what generation from embeddings alone does, and with it
+    the originals of every family that puts embeddings in the prompt."""
+
+    def __init__(self, processors: LogitsProcessorList, bos_token_id: int | None, prompt_length: int):
+        self.processors = processors
+        self.bos_token_id = bos_token_id
+        self.prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        reply = input_ids[:, self.prompt_length :]
+        if self.bos_token_id is not None:
+            reply = torch.cat([reply.new_full((len(reply), 1), self.bos_token_id), reply], dim=1)
+        return self.processors(reply, scores)
+
+
+class _TokenQueue(BaseStreamer, StoppingCriteria):
+    """Carries new tokens from the generating thread to an iterator, and the wish to stop the other way."""
+
+    def __init__(self):
+        self._queue: queue.Queue = queue.Queue()
+        self._has_seen_prompt = False
+        self._stopped = threading.Event()
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._has_seen_prompt:
+            for token in value.flatten().tolist():
+                self._queue.put(token)
+        self._has_seen_prompt = True
+
+    def end(self) -> None:
+        self._queue.put(None)
+
+    def fail(self, error: BaseException) -> None:
+        self._queue.put(error)
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
+        return torch.full((len(input_ids),), self._stopped.is_set(), device=input_ids.device, dtype=torch.bool)
+
+    def __iter__(self) -> Iterator[int]:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
