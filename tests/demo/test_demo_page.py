@@ -146,7 +146,7 @@ def test_pictures_of_one_message_are_shown_numbered_and_counted(tab):
         192,
     ]
     assert tab.ask("And?", GOLDEN / "images/shapes_rgba.png")
-    assert "pictures 1, 2, 3 (5 tokens each)" in tab.context()
+    assert "pictures 1, 2, 3 (15 tokens)" in tab.context()
 
 
 def test_what_it_looks_at_shows_each_picture_with_its_share(tab):

@@ -92,7 +92,7 @@ def test_second_picture_joins_the_first_and_each_is_answered_about(tab, pictures
     assert tab.ask("Describe the second picture.", pictures / "one.png") == told(*both, picture=1)
     assert tab.ask("Describe the first picture.") == told(*both, picture=0)
     assert tab.ask("Which picture shows the star?") == told(*both, kind="which", shape="star")
-    assert re.search(r"pictures 1, 2 \(\d+ tokens each\)", tab.context())
+    assert re.search(r"pictures 1, 2 \(\d+ tokens\)", tab.context())
 
 
 def test_edited_question_and_regenerated_answer_are_about_the_same_picture(tab, pictures):

@@ -169,5 +169,5 @@ def test_a_pipeline_of_the_former_extension_by_its_setting(tmp_path, model_folde
         page.send(RING, *pictures[:2])
         seen = server.prompts[-1]
         assert page.toasts() == [] and seen["has_embeds"]
-        assert "tiny-old-64 on cpu, 3 tokens per picture. In context: 2 pictures, 6 of" in page.panel()
+        assert "tiny-old-64 on cpu. In context: 2 pictures, 6 of" in page.panel()
         page.page.context.close()
