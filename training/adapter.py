@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.visualcla import VisualCLAProcessor
+from pipelines.visualcla.adapter import for_names_in_memory
 
 from .config import Recipe
 
@@ -29,7 +30,7 @@ def add_lora(model: nn.Module, recipe: Recipe) -> LoraModel | None:
         lora_dropout=recipe.lora_dropout,
         target_modules=recipe.lora_target_modules,
     )
-    return LoraModel(model, config, ADAPTER_NAME)
+    return LoraModel(model, for_names_in_memory(config, model), ADAPTER_NAME)
 
 
 def merge_lora(lora: LoraModel | None) -> None:
@@ -48,7 +49,7 @@ def save_adapter(model: nn.Module, processor: VisualCLAProcessor, recipe: Recipe
     whole = ("visual_resampler", "image_projection_layer")
     tensors = {
         release_key(name): tensor.to(dtype).contiguous()
-        for name, tensor in model.state_dict().items()
+        for name, tensor in ((model.stored_name(name), tensor) for name, tensor in model.state_dict().items())
         if ".lora_" in name or (name.split(".")[0] in whole and ".base_layer." not in name)
     }
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})

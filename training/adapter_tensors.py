@@ -87,18 +87,18 @@ def read_adapter(folder: Path) -> Adapter:
     }
     names = {key: model_key(key).replace(".base_layer.", ".") for key in stored}
     has_eyes = any(name.startswith(COMPOSITE_PARTS) for name in names.values())
-    prefix = "" if has_eyes else "text_model."
+    names = {key: name if name.startswith(COMPOSITE_PARTS) else f"text_model.{name}" for key, name in names.items()}
     modules: dict[str, dict[str, StoredTensor]] = {}
     peft_names: dict[str, str] = {}
     whole: dict[str, StoredTensor] = {}
     for key, tensor in stored.items():
         if match := _LORA_KEY.fullmatch(names[key]):
-            modules.setdefault(prefix + match["module"], {})[match["part"]] = tensor
-            peft_names[prefix + match["module"]] = key.removeprefix("base_model.model.").partition(".lora_")[0]
+            modules.setdefault(match["module"], {})[match["part"]] = tensor
+            peft_names[match["module"]] = key.removeprefix("base_model.model.").partition(".lora_")[0]
         elif ".lora_" in names[key]:
             raise ValueError(f"The adapter {str(folder)!r} holds {key!r}, a kind of LoRA tensor that cannot be merged.")
         else:
-            whole[prefix + names[key]] = tensor
+            whole[names[key]] = tensor
     lora = {module: LoraModule(parts, _scale(folder, config, peft_names[module], parts)) for module, parts in modules.items()}
     return Adapter(folder, config, lora, whole, has_eyes)
 

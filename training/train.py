@@ -112,7 +112,7 @@ class Run:
         return classifier, AttributeCollator(self.processor)
 
 
-def choose_parameters(model: nn.Module, train_parts: list[str]) -> None:
+def choose_parameters(model: visualcla.VisualCLAForConditionalGeneration, train_parts: list[str]) -> None:
     """LoRA layers and the given parts learn, nothing else.
 
     Raises:
@@ -120,7 +120,7 @@ def choose_parameters(model: nn.Module, train_parts: list[str]) -> None:
     """
     for name, parameter in model.named_parameters():
         is_base_of_lora = ".base_layer." in name
-        in_full = name.split(".")[0] in train_parts and not is_base_of_lora and ".pooler." not in name
+        in_full = model.stored_name(name).split(".")[0] in train_parts and not is_base_of_lora and ".pooler." not in name
         parameter.requires_grad_(".lora_" in name or in_full)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("Nothing would learn: give train_parts or lora_target_modules.")

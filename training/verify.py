@@ -87,7 +87,7 @@ def _reference(text_model: Path, vision_model: Path | None, adapters: list[Adapt
         language_model = getattr(model, "text_model", model)
         rows = [tensor.shape[0] for name, tensor in adapter.whole.items() if name.endswith("embed_tokens.weight")]
         if rows and rows[0] > language_model.get_input_embeddings().weight.shape[0]:
-            language_model.resize_token_embeddings(rows[0], mean_resizing=False)
+            model.resize_token_embeddings(rows[0], mean_resizing=False)
         apply_adapter(model if adapter.has_eyes else language_model, adapter.folder)
         _fold(model)
     _round(model, dtype)

@@ -9,13 +9,13 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 from .chat import DEFAULT_GENERATION_CONFIG, chat, chat_in_stream, get_model_and_tokenizer_and_processor
 from .checkpoint import detect_layout, load_config, load_eyes, load_pretrained
 from .configuration_visualcla import VisualCLAConfig, VisualResamplerConfig
-from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAVisionModel
+from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAModel, VisualCLAVisionModel
 from .pipeline import load_pipeline, pipeline_of
 from .processing_visualcla import VisualCLAProcessor, add_image_tokens
 from .tokenization_visualcla import build_tokenizer, load_tokenizer
 
 AutoConfig.register(VisualCLAConfig.model_type, VisualCLAConfig, exist_ok=True)
-AutoModel.register(VisualCLAConfig, VisualCLAVisionModel, exist_ok=True)
+AutoModel.register(VisualCLAConfig, VisualCLAModel, exist_ok=True)
 AutoModelForImageTextToText.register(VisualCLAConfig, VisualCLAForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(VisualCLAConfig, VisualCLAProcessor, exist_ok=True)
 
@@ -30,6 +30,7 @@ __all__ = [
     "DEFAULT_GENERATION_CONFIG",
     "VisualCLAConfig",
     "VisualCLAForConditionalGeneration",
+    "VisualCLAModel",
     "VisualCLAProcessor",
     "VisualCLAVisionModel",
     "VisualResamplerConfig",

@@ -6,6 +6,7 @@ answers wrongly.
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> None:
     lora_config = read_lora_config(folder)
     # `original_module` is PEFT's untrained copy of a module that was saved whole.
     stored = {name: tensor for name, tensor in load_tensors(folder).items() if ".original_module." not in name}
+    stored_name = getattr(model, "stored_name", str)  # all names below are those of files
     tensors = {model_key(name): tensor for name, tensor in stored.items()}
+    if hasattr(model, "text_model"):
+        tensors = {stored_name(name): tensor for name, tensor in tensors.items()}
     if not hasattr(model, "text_model"):
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("text_model.")}
     lora = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
@@ -46,15 +50,15 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> None:
         whole.pop(_tied_head(model), None)
     else:
         _untie(model, tensors)
-    parameters = dict(model.named_parameters())
+    parameters = {stored_name(name): parameter for name, parameter in model.named_parameters()}
     _check_places(folder, parameters, whole, "tensors")
     for name, tensor in whole.items():
         with torch.no_grad():
             parameters[name].copy_(tensor)
     if not lora:
         return
-    inject_adapter_in_model(lora_config, model, adapter_name=ADAPTER_NAME)
-    parameters = dict(model.named_parameters())
+    inject_adapter_in_model(for_names_in_memory(lora_config, model), model, adapter_name=ADAPTER_NAME)
+    parameters = {stored_name(name): parameter for name, parameter in model.named_parameters()}
     places = {name.replace(".weight", f".{ADAPTER_NAME}.weight"): tensor for name, tensor in lora.items()}
     _check_places(folder, parameters, places, "LoRA tensors")
     empty = [name for name in parameters if f".lora_B.{ADAPTER_NAME}" in name and name not in places]
@@ -89,14 +93,49 @@ def read_lora_config(folder: Path) -> Any:
 
 
 def model_key(adapter_key: str) -> str:
-    """A tensor's name in an adapter file to its name in the model.
+    """A tensor's name in an adapter file to its name in the files of a model.
+
+    Understood are the release's names and those that PEFT writes for today's composite model (`model.text_model.layers.*`).
 
     >>> model_key("base_model.model.vision_model.vision_model.encoder.layers.0.mlp.fc1.lora_A.weight")
     'vision_model.encoder.layers.0.mlp.fc1.lora_A.weight'
     """
     name = adapter_key.removeprefix("base_model.model.")
+    name = re.sub(r"^model\.(?=(vision_model|visual_resampler|image_projection_layer)\.)", "", name)
+    name = re.sub(r"^model\.text_model\.", "text_model.model.", name)
     name = name.replace("vision_model.vision_model.", "vision_model.", 1)
     return name.replace(f".{ADAPTER_NAME}.", ".").replace(".modules_to_save.", ".")
+
+
+def for_names_in_memory(lora_config: Any, model: PreTrainedModel) -> Any:
+    """The same configuration with every target module listed: its patterns are about the names in files.
+
+    Raises:
+        ValueError: no module of the model is a target.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    if not hasattr(model, "stored_name") or lora_config.target_modules == "all-linear":
+        return lora_config
+    stored = {name: model.stored_name(f"{name}.").removesuffix(".") for name, _ in model.named_modules() if name}
+    targets = {name for name in stored if check_target_module_exists(lora_config, stored[name])}
+    if not targets:
+        raise ValueError(
+            f"No module of the model is a target: target_modules is {lora_config.target_modules!r}, the modules are called like "
+            f"{list(stored.values())[-1]!r}."
+        )
+    patterns = {
+        field: {
+            name: value
+            for name in targets
+            for pattern, value in reversed(getattr(lora_config, field).items())
+            if re.match(rf"(.*\.)?({pattern})$", stored[name])
+        }
+        for field in ("rank_pattern", "alpha_pattern")
+    }
+    return dataclasses.replace(
+        lora_config, target_modules=targets, exclude_modules=None, layers_to_transform=None, layers_pattern=None, **patterns
+    )
 
 
 def _tied_head(model: PreTrainedModel) -> str | None:
@@ -107,7 +146,8 @@ def _tied_head(model: PreTrainedModel) -> str | None:
     head = language_model.get_output_embeddings()
     if head is None or head.weight is not language_model.get_input_embeddings().weight:
         return None
-    return next(f"{name}.weight" for name, module in model.named_modules() if module is head)
+    stored_name = getattr(model, "stored_name", str)
+    return next(stored_name(f"{name}.weight") for name, module in model.named_modules() if module is head)
 
 
 def _untie(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> None:
@@ -117,8 +157,9 @@ def _untie(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> None:
         return
     language_model = getattr(model, "text_model", model)
     embeddings, head = language_model.get_input_embeddings(), language_model.get_output_embeddings()
-    modules = [name for name, module in model.named_modules() if module is embeddings or module is head]
-    if any(name.startswith(f"{module}.") for name in tensors for module in modules):
+    stored_name = getattr(model, "stored_name", str)
+    modules = [stored_name(f"{name}.") for name, module in model.named_modules() if module is embeddings or module is head]
+    if any(name.startswith(module) for name in tensors for module in modules):
         head.weight = torch.nn.Parameter(embeddings.weight.detach().clone())
         language_model.config.tie_word_embeddings = False
 

@@ -194,7 +194,7 @@ def compose(eyes: VisualCLAVisionModel, text_model: PreTrainedModel) -> VisualCL
     device = embedding_device(text_model)
     for name in EYES:
         part = getattr(eyes, name)
-        setattr(model, name, part if part is None else part.to(device))
+        setattr(model.model, name, part if part is None else part.to(device))
     model.generation_config = text_model.generation_config
     return model
 
@@ -217,7 +217,7 @@ def _load_text_model(folder: Path, kwargs: dict[str, Any]) -> PreTrainedModel:
 def _load_composite(folder: Path, config: VisualCLAConfig, kwargs: dict[str, Any]) -> VisualCLAForConditionalGeneration:
     quantization = kwargs.get("quantization_config")
     if quantization is not None and not quantization.llm_int8_skip_modules:
-        quantization.llm_int8_skip_modules = [*EYES, "lm_head"]
+        quantization.llm_int8_skip_modules = [*(f"model.{part}" for part in EYES), "lm_head"]
     tensor_headers(folder)  # a broken file is told here, by name
     return VisualCLAForConditionalGeneration.from_checkpoint(folder, config=config, **kwargs)
 

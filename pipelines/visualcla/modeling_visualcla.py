@@ -10,50 +10,63 @@ Legend of shapes:
     Q   queries of the resampler      H   attention heads
     Dv  vision width                  Dt  text width
 
-`VisualCLAVisionModel` is the eyes alone, for a language model that somebody else runs. `VisualCLAForConditionalGeneration`
-is the eyes with a language model of its own. The resampler is in `modeling_visual_resampler.py`, how checkpoints are found and
-read in `checkpoint.py`, what a prompt looks like in `processing_visualcla.py`.
+`VisualCLAVisionModel` is vision encoder, resampler and projector, for a language model that somebody else runs. `VisualCLAModel`
+has a language model without its head beside them; `VisualCLAForConditionalGeneration` is that and the head. The resampler is in
+`modeling_visual_resampler.py`, how checkpoints are found and read in `checkpoint.py`, what a prompt looks like in
+`processing_visualcla.py`.
+
+In memory a weight is called as transformers composes models (`model.vision_model.*`, `model.text_model.*`, `lm_head.*`); in files
+it has the released checkpoints' names (`vision_model.*`, `text_model.model.*`, `text_model.lm_head.*`). `stored_name` goes from
+the one to the other, `_checkpoint_conversion_mapping` back.
 
 Source: Visual-Chinese-LLaMA-Alpaca (https://github.com/airaria/Visual-Chinese-LLaMA-Alpaca), models/visualcla/
-modeling_visualcla.py, commit 6f93ced, Apache-2.0. Same parameters under the same names and the same numbers. What differs:
-placeholders are filled by a mask instead of spliced (several images, rows without images, more rows than images); labels work
-after the vocabulary has grown; attention maps can be had; `eval()` is in force after loading.
+modeling_visualcla.py, commit 6f93ced, Apache-2.0. The same numbers, and the same parameters under the same names in files. What
+differs: placeholders are filled by a mask instead of spliced (several images, rows without images, more rows than images); labels
+work after the vocabulary has grown; attention maps can be had; `eval()` is in force after loading.
 """
 
 import os
+import re
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
 from .configuration_visualcla import VisualCLAConfig
+from .language_model import RELEASED_ENCODER, empty_language_model, execution_device, language_model_parts, memory_names
 from .modeling_visual_resampler import VisualResampler
 
 
 @dataclass
 class VisualCLAVisionOutput(ModelOutput):
-    """What the eyes return.
+    """What becomes of images.
 
     Attributes:
-        image_features: (N, Q, Dt), ready to stand in the prompt.
         last_hidden_state: (N, Q, Dv), the resampler's output ((N, P, Dv) without a resampler).
+        pooler_output: (N, Q, Dt), the image features: ready to stand in the prompt.
         image_tokens: (N, P, Dv), the vision encoder's output after its last layer norm; what the resampler looks at.
         attentions: one (N, H, Q, Q + P) per resampler layer, rows sum to 1; the keys are the queries, then the image tokens.
             Only on request.
     """
 
-    image_features: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
     image_tokens: torch.Tensor | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+
+    @property
+    def image_features(self) -> torch.Tensor | None:
+        """`pooler_output`."""
+        return self.pooler_output
 
 
 class VisualCLAPreTrainedModel(PreTrainedModel):
     config_class = VisualCLAConfig
-    base_model_prefix = ""
+    base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]
@@ -62,20 +75,24 @@ class VisualCLAPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # The released names have one level more in the vision encoder than today's CLIPVisionModel. PEFT reads this when it
-    # loads an adapter: without it the adapter's vision LoRAs are dropped and nothing is said.
-    _checkpoint_conversion_mapping = {r"^vision_model\.vision_model\.": "vision_model."}
 
     # Buffers that old checkpoints carry and today's models compute.
     _keys_to_ignore_on_load_unexpected = [r"\.position_ids$", r"rotary_emb\.inv_freq$"]
 
-    processor = None
-    """The `VisualCLAProcessor` that belongs to the weights; set by whoever loads them."""
+    @classmethod
+    def from_checkpoint(cls, folder: str | os.PathLike | None, config: VisualCLAConfig, **kwargs) -> "VisualCLAPreTrainedModel":
+        """transformers' own loading, for a folder that holds all of this class's weights under their stored names."""
+        return super().from_pretrained(folder, config=config, key_mapping=cls.memory_names(config), **kwargs)
 
     @classmethod
-    def from_checkpoint(cls, folder: str | os.PathLike | None, **kwargs) -> "VisualCLAPreTrainedModel":
-        """transformers' own loading, for a folder whose weights are exactly this class's."""
-        return super().from_pretrained(folder, **kwargs)
+    def memory_names(cls, config: VisualCLAConfig) -> dict[str, str]:
+        """How names begin in files (patterns) to how they begin in memory; the first that fits a name counts."""
+        raise NotImplementedError
+
+    def _name_weights(self) -> None:
+        """Lets transformers write, and PEFT read, weights under their stored names."""
+        self._checkpoint_conversion_mapping = self.memory_names(self.config)
+        self._weight_conversions = [WeightRenaming(*names) for names in self._checkpoint_conversion_mapping.items()]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -91,25 +108,9 @@ class VisualCLAPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
 
 
-class VisualCLAVisionModel(VisualCLAPreTrainedModel):
-    """The eyes alone: vision encoder, resampler (where the configuration has one) and projector.
-
-    Loads from the `vision/` folder of a model, or from a whole checkpoint, whose language model it leaves unread.
-    """
-
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
-    _keys_to_ignore_on_load_unexpected = [
-        *VisualCLAPreTrainedModel._keys_to_ignore_on_load_unexpected,
-        r"^text_model\.",
-    ]
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAVisionModel":
-        """Open the eyes of any layout; see `pipelines.visualcla.checkpoint.load_eyes`."""
-        from .checkpoint import load_eyes
-
-        return load_eyes(pretrained_model_name_or_path, *args, **kwargs)
+class VisualCLAImageEncoder(VisualCLAPreTrainedModel):
+    """What `VisualCLAVisionModel` and `VisualCLAModel` share: vision encoder, resampler (where the configuration has one),
+    projector, and the way through them."""
 
     def __init__(self, config: VisualCLAConfig):
         super().__init__(config)
@@ -125,8 +126,6 @@ class VisualCLAVisionModel(VisualCLAPreTrainedModel):
                 )
             self.visual_resampler = VisualResampler(config.visual_resampler_config)
         self.image_projection_layer = nn.Linear(vision_width, config.text_config.hidden_size)
-        if type(self) is VisualCLAVisionModel:
-            self.post_init()
 
     def encode_images(self, pixel_values: torch.Tensor, output_attentions: bool = False) -> VisualCLAVisionOutput:
         """Pixels to image features, with everything on the way.
@@ -145,65 +144,107 @@ class VisualCLAVisionModel(VisualCLAPreTrainedModel):
                 f"pixel_values has shape {tuple(pixel_values.shape)}, but the vision encoder takes "
                 f"(images, 3, {side_px}, {side_px}). Use the image processor of this model."
             )
-        pixel_values = pixel_values.to(self.vision_model.device, self.vision_model.dtype)
+        pixel_values = pixel_values.to(execution_device(self.vision_model), self.vision_model.dtype)
         image_tokens = self.vision_model(pixel_values).last_hidden_state  # (N, P, Dv)
         if self.config.vision_config.model_type == "clip_vision_model":
             # CLIP normalises the CLS token only; VisualCLA was trained on all of them. SigLIP has done it already.
             image_tokens = self.vision_model.post_layernorm(image_tokens)
-        projector = self.image_projection_layer.weight
-        image_tokens = image_tokens.to(projector.device, projector.dtype)  # it may be kept apart: `move_projector`
+        projector = self.image_projection_layer
+        # It may be kept apart: `move_projector`.
+        image_tokens = image_tokens.to(execution_device(projector), projector.weight.dtype)
         hidden_states, attentions = image_tokens, None
         if self.visual_resampler is not None:
             hidden_states, attentions = self.visual_resampler(image_tokens, output_attentions)  # (N, Q, Dv)
         return VisualCLAVisionOutput(
-            image_features=self.image_projection_layer(hidden_states),  # (N, Q, Dt)
             last_hidden_state=hidden_states,
+            pooler_output=projector(hidden_states),  # (N, Q, Dt)
             image_tokens=image_tokens,
             attentions=attentions,
         )
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def get_image_features(
+        self, pixel_values: torch.Tensor, return_dict: bool = True, output_attentions: bool = False
+    ) -> VisualCLAVisionOutput | tuple[torch.Tensor, ...]:
         """Encode images into the language model's embedding space.
 
         Args:
             pixel_values: (N, 3, S, S), see `encode_images`.
+            return_dict: False gives a tuple.
 
         Returns:
-            (N, Q, Dt) on the eyes' device, in the eyes' dtype.
+            Image features as `pooler_output`, (N, Q, Dt), on the projector's device, in its dtype.
         """
-        return self.encode_images(pixel_values).image_features
+        output = self.encode_images(pixel_values, output_attentions)
+        return output if return_dict else output.to_tuple()
+
+
+class VisualCLAVisionModel(VisualCLAImageEncoder):
+    """Vision encoder, resampler (where the configuration has one) and projector.
+
+    Loads from the `vision/` folder of a model, or from a whole checkpoint, whose language model it leaves unread.
+    """
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _keys_to_ignore_on_load_unexpected = [
+        *VisualCLAPreTrainedModel._keys_to_ignore_on_load_unexpected,
+        r"^text_model\.",
+    ]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAVisionModel":
+        """Open the vision model of any layout; see `pipelines.visualcla.checkpoint.load_eyes`."""
+        from .checkpoint import load_eyes
+
+        return load_eyes(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def memory_names(cls, config: VisualCLAConfig) -> dict[str, str]:
+        return {RELEASED_ENCODER: "vision_model."}
+
+    def __init__(self, config: VisualCLAConfig):
+        super().__init__(config)
+        self._name_weights()
+        self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, output_attentions: bool = False) -> VisualCLAVisionOutput:
         """See `encode_images`."""
         return self.encode_images(pixel_values, output_attentions)
 
 
-class VisualCLAForConditionalGeneration(VisualCLAVisionModel, GenerationMixin):
-    """The eyes and a language model: text with images in it goes in, text comes out.
+class VisualCLAModel(VisualCLAImageEncoder):
+    """Vision encoder, resampler, projector and a language model without its head.
 
     Args:
         config: the configuration.
-        text_model: a causal language model that is loaded already (on its own device, quantised, with LoRA ...); made
-            from `config.text_config` when absent.
+        text_model: a language model without head that is loaded already; made from `config.text_config` when absent.
     """
 
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
-    _keys_to_ignore_on_load_unexpected = VisualCLAPreTrainedModel._keys_to_ignore_on_load_unexpected
+    _keys_to_ignore_on_load_unexpected = [
+        *VisualCLAPreTrainedModel._keys_to_ignore_on_load_unexpected,
+        r"^text_model\.(lm_head|embed_out|output)\.",
+    ]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAForConditionalGeneration":
-        """Open a model of any layout; see `pipelines.visualcla.checkpoint.load_pretrained`."""
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAModel":
+        """Open a model of any layout without its head; see `pipelines.visualcla.checkpoint.load_pretrained`."""
         from .checkpoint import load_pretrained
 
-        return load_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        return load_pretrained(pretrained_model_name_or_path, *args, **kwargs).model
+
+    @classmethod
+    def memory_names(cls, config: VisualCLAConfig) -> dict[str, str]:
+        backbone, _ = language_model_parts(empty_language_model(config.text_config))
+        return {RELEASED_ENCODER: "vision_model.", rf"^text_model\.{backbone}\.": "text_model."}
 
     def __init__(self, config: VisualCLAConfig, text_model: PreTrainedModel | None = None):
         super().__init__(config)
-        self.text_model = AutoModelForCausalLM.from_config(config.text_config) if text_model is None else text_model
+        self.text_model = AutoModel.from_config(config.text_config) if text_model is None else text_model
         # One home for the sizes of the vocabulary: what a resize changes in the one is changed in the other.
         config.text_config = self.text_model.config
         if text_model is None:
+            self._name_weights()
             self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -212,18 +253,11 @@ class VisualCLAForConditionalGeneration(VisualCLAVisionModel, GenerationMixin):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
-    def get_output_embeddings(self) -> nn.Module:
-        return self.text_model.get_output_embeddings()
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        self.text_model.set_output_embeddings(value)
-
     def get_decoder(self) -> nn.Module:
-        return self.text_model.get_decoder()
+        return self.text_model
 
-    def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
-        """Resize the vocabulary of the language model; its own configuration decides about tying."""
-        return self.text_model.resize_token_embeddings(*args, **kwargs)
+    def set_decoder(self, decoder: nn.Module) -> None:
+        self.text_model = decoder
 
     def get_placeholder_mask(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, image_features: torch.Tensor
@@ -262,6 +296,171 @@ class VisualCLAForConditionalGeneration(VisualCLAVisionModel, GenerationMixin):
             )
         return mask.unsqueeze(-1)
 
+    def embed(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(B, T, Dt): the language model's input, image features where the placeholders stand. See `forward`."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        if pixel_values is None or not len(pixel_values):
+            return inputs_embeds
+        image_features = self.encode_images(pixel_values).pooler_output.to(inputs_embeds.device, inputs_embeds.dtype)
+        mask = self.get_placeholder_mask(input_ids, inputs_embeds, image_features)
+        return inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), image_features)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs,
+    ) -> ModelOutput | tuple:
+        """As `VisualCLAForConditionalGeneration.forward`; returns what the language model without its head returns: the hidden
+        states (B, T, Dt) first."""
+        return self.text_model(inputs_embeds=self.embed(input_ids, pixel_values, inputs_embeds), **kwargs)
+
+
+class VisualCLAForConditionalGeneration(VisualCLAPreTrainedModel, GenerationMixin):
+    """A `VisualCLAModel` and the language model's head: text with images in it goes in, text comes out.
+
+    Args:
+        config: the configuration.
+        text_model: the causal language model whose parts `model` and the head are, loaded already (on its own device, quantised,
+            with LoRA ...); made from `config.text_config` when absent.
+
+    Attributes:
+        processor: the `VisualCLAProcessor` that belongs to the weights; set by whoever loads them.
+    """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAForConditionalGeneration":
+        """Open a model of any layout; see `pipelines.visualcla.checkpoint.load_pretrained`."""
+        from .checkpoint import load_pretrained
+
+        return load_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def memory_names(cls, config: VisualCLAConfig) -> dict[str, str]:
+        return memory_names(*language_model_parts(empty_language_model(config.text_config)))
+
+    def __init__(self, config: VisualCLAConfig, text_model: PreTrainedModel | None = None):
+        super().__init__(config)
+        language_model = AutoModelForCausalLM.from_config(config.text_config) if text_model is None else text_model
+        self.model = VisualCLAModel(config, getattr(language_model, language_model_parts(language_model)[0]))
+        self.text_model = language_model
+        self.processor = None
+        if text_model is None:
+            self.post_init()
+        else:
+            self.all_tied_weights_keys = self.get_expanded_tied_weights_keys()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Setting `text_model` puts a language model in the place of the one that is there."""
+        if name != "text_model":
+            super().__setattr__(name, value)
+            return
+        self.backbone_name, self.head_name = language_model_parts(value)
+        self.model.set_decoder(getattr(value, self.backbone_name))
+        self.lm_head = getattr(value, self.head_name)
+        # Not a submodule: its parts are, and no weight may be there twice.
+        self.__dict__["_language_model"] = value
+        self._tied_weights_keys = self._names_here(value._tied_weights_keys or {})
+        self._name_weights()
+
+    @property
+    def text_model(self) -> PreTrainedModel:
+        """The causal language model by itself: the same weights, its own forward and saving. Resize by this model's method."""
+        language_model = self.__dict__["_language_model"]
+        # What was put in the place of a part since (an adapter's layer, a sharded module) is in force there too.
+        setattr(language_model, self.backbone_name, self.model.text_model)
+        setattr(language_model, self.head_name, self.lm_head)
+        return language_model
+
+    @property
+    def vision_model(self) -> PreTrainedModel:
+        return self.model.vision_model
+
+    @property
+    def visual_resampler(self) -> nn.Module | None:
+        return self.model.visual_resampler
+
+    @property
+    def image_projection_layer(self) -> nn.Module:
+        return self.model.image_projection_layer
+
+    def _name_weights(self) -> None:
+        self._checkpoint_conversion_mapping = memory_names(self.backbone_name, self.head_name)
+        self._weight_conversions = [WeightRenaming(*names) for names in self._checkpoint_conversion_mapping.items()]
+
+    def stored_name(self, name: str) -> str:
+        """A weight's name in memory to its name in files.
+
+        >>> model.stored_name("model.text_model.layers.0.mlp.up_proj.weight")
+        'text_model.model.layers.0.mlp.up_proj.weight'
+        """
+        if name.startswith("lm_head."):
+            return f"text_model.{self.head_name}.{name.removeprefix('lm_head.')}"
+        if name.startswith("model.text_model."):
+            return f"text_model.{self.backbone_name}.{name.removeprefix('model.text_model.')}"
+        return name.removeprefix("model.")
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.lm_head = value
+
+    def get_decoder(self) -> nn.Module:
+        return self.model.get_decoder()
+
+    def set_decoder(self, decoder: nn.Module) -> None:
+        self.model.set_decoder(decoder)
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """Whether head and embeddings are one matrix is up to the language model."""
+        if all_submodels:
+            return super().get_expanded_tied_weights_keys(all_submodels=True)
+        return self._names_here(self.text_model.get_expanded_tied_weights_keys())
+
+    def _names_here(self, tied: dict[str, str]) -> dict[str, str]:
+        """Pairs of tied weights under the language model's names to the same under this model's."""
+        names = {f"text_model.{name}": f"text_model.{source}" for name, source in tied.items()}
+        for pattern, name_here in memory_names(self.backbone_name, self.head_name).items():
+            names = {re.sub(pattern, name_here, name): re.sub(pattern, name_here, source) for name, source in names.items()}
+        return names
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+        """Resize the vocabulary of the language model; its own configuration decides about tying."""
+        language_model = self.text_model
+        embeddings = language_model.resize_token_embeddings(*args, **kwargs)
+        self.lm_head = language_model.get_output_embeddings()
+        return embeddings
+
+    def encode_images(self, pixel_values: torch.Tensor, output_attentions: bool = False) -> VisualCLAVisionOutput:
+        """See `VisualCLAModel.encode_images`."""
+        return self.model.encode_images(pixel_values, output_attentions)
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> VisualCLAVisionOutput | tuple[torch.Tensor, ...]:
+        """See `VisualCLAModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    def get_placeholder_mask(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, image_features: torch.Tensor
+    ) -> torch.Tensor:
+        """See `VisualCLAModel.get_placeholder_mask`."""
+        return self.model.get_placeholder_mask(input_ids, inputs_embeds, image_features)
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -289,14 +488,7 @@ class VisualCLAForConditionalGeneration(VisualCLAVisionModel, GenerationMixin):
         Raises:
             ValueError: neither or both of `input_ids` and `inputs_embeds`; images and placeholders do not match.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
-        if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-        if pixel_values is not None and len(pixel_values):
-            image_features = self.get_image_features(pixel_values).to(inputs_embeds.device, inputs_embeds.dtype)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds, image_features)
-            inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), image_features)
+        inputs_embeds = self.model.embed(input_ids, pixel_values, inputs_embeds)
         if labels is not None:
             kwargs.setdefault("use_cache", False)
         return self.text_model(

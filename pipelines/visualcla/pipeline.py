@@ -92,7 +92,7 @@ class VisualCLAPipeline(VisionPipeline):
         states = [
             (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
             for name, parameter in self.eyes.named_parameters()
-            if not name.startswith("text_model.")
+            if not name.startswith(("model.text_model.", "lm_head."))
         ]
         adapters = [
             (str(module.active_adapters), module.disable_adapters, module.merged)

@@ -47,7 +47,8 @@ def save_model_folder(
 def save_eyes(model: VisualCLAForConditionalGeneration, image_processor, folder: Path) -> None:
     """Save vision encoder, resampler and projector with their configuration and image processor."""
     folder.mkdir(parents=True)
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name.split(".")[0] in EYES}
+    stored = {model.stored_name(name): tensor for name, tensor in model.state_dict().items()}
+    state = {name: tensor.contiguous() for name, tensor in stored.items() if name.split(".")[0] in EYES}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     config = type(model.config).from_dict(model.config.to_dict())
     config.architectures = ["VisualCLAVisionModel"]

@@ -245,7 +245,7 @@ def test_ids_are_those_of_the_training_template(webui, picture, merged_model):
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     inputs = processor(images=[load_image(path) for path in (red, green, blue)], text=text, return_tensors="pt")
     assert last.ids.tolist() == inputs["input_ids"].tolist()
-    features = merged_model.get_image_features(inputs["pixel_values"]).flatten(0, 1)
+    features = merged_model.get_image_features(inputs["pixel_values"]).pooler_output.flatten(0, 1)
     assert torch.allclose(last.embeds[last.ids == IMAGE_TOKEN], features, atol=1e-5)
 
 

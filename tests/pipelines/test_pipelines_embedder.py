@@ -86,7 +86,7 @@ def test_changed_weights_are_looked_at_again(model, embedder):
 def test_an_adapter_switched_off_is_noticed(model):
     from peft import LoraConfig, get_peft_model
 
-    peft_model = get_peft_model(model, LoraConfig(target_modules=r"vision_model.*q_proj", init_lora_weights=False))
+    peft_model = get_peft_model(model, LoraConfig(target_modules=r".*vision_model.*q_proj", init_lora_weights=False))
     embedder = Embedder(PromptEncoder(model.processor.tokenizer, VisualCLAPipeline(model, model.processor.image_processor)))
     on = embedder.image_features([RED])[0].embeds
     with peft_model.disable_adapter():

@@ -154,7 +154,7 @@ def test_eyes_alone_of_the_webui_split_give_its_recorded_embeddings():
     eyes = VisualCLAVisionModel.from_pretrained(folder, dtype=torch.float32)
     assert not any(name.startswith("text_model") for name, _ in eyes.named_parameters())
     pixels = golden_tensors("merged")["pixel_values"]
-    torch.testing.assert_close(eyes.get_image_features(pixels), expected["merged.embed_images"], **STAGES)
+    torch.testing.assert_close(eyes.get_image_features(pixels).pooler_output, expected["merged.embed_images"], **STAGES)
 
 
 def greedy_with_ids(model) -> GenerationConfig:
@@ -165,5 +165,5 @@ def greedy_with_ids(model) -> GenerationConfig:
 
 def fused(model, input_ids, pixel_values):
     embeds = model.get_input_embeddings()(input_ids)
-    features = model.get_image_features(pixel_values)
+    features = model.get_image_features(pixel_values).pooler_output
     return embeds.masked_scatter(model.get_placeholder_mask(input_ids, embeds, features), features)

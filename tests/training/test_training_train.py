@@ -68,9 +68,10 @@ def losses(folder: Path) -> list[float]:
 
 
 def changed_parts(before: Path, after: Path) -> set[str]:
-    old, new = (visualcla.load_pretrained(folder, dtype=torch.float32).state_dict() for folder in (before, after))
+    model, trained = (visualcla.load_pretrained(folder, dtype=torch.float32) for folder in (before, after))
+    old, new = model.state_dict(), trained.state_dict()
     assert old.keys() == new.keys()
-    return {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    return {model.stored_name(name).split(".")[0] for name in old if not torch.equal(old[name], new[name])}
 
 
 def test_training_reduces_the_loss_and_leaves_a_model_a_curve_and_its_configuration(train):

@@ -1,0 +1,54 @@
+"""A causal language model taken apart for the composite model: which members it has, how their weights are called, where they
+compute. No weights are read here."""
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+RELEASED_ENCODER = r"^vision_model\.vision_model\."
+"""The released names have one level more in the vision encoder than today's CLIPVisionModel."""
+
+
+def memory_names(backbone_name: str, head_name: str) -> dict[str, str]:
+    """How stored names begin (patterns) to how they begin in `VisualCLAForConditionalGeneration`; the first that fits counts."""
+    return {
+        RELEASED_ENCODER: "model.vision_model.",
+        r"^vision_model\.": "model.vision_model.",
+        r"^visual_resampler\.": "model.visual_resampler.",
+        r"^image_projection_layer\.": "model.image_projection_layer.",
+        rf"^text_model\.{backbone_name}\.": "model.text_model.",
+        rf"^text_model\.{head_name}\.": "lm_head.",
+    }
+
+
+def language_model_parts(language_model: PreTrainedModel) -> tuple[str, str]:
+    """The names of a causal language model's two members: what computes hidden states, and its head.
+
+    Raises:
+        ValueError: it is not made of these two.
+    """
+    head = language_model.get_output_embeddings()
+    members = dict(language_model.named_children())
+    names = [name for name, member in members.items() if member is head]
+    others = [name for name in members if name not in (language_model.base_model_prefix, *names)]
+    if language_model.base_model_prefix not in members or len(names) != 1 or others:
+        raise ValueError(
+            f"{type(language_model).__name__} cannot be the language model: it is made of {sorted(members)}, not of a model "
+            f"{language_model.base_model_prefix!r} and a head. Give a decoder with a language modelling head, such as LLaMA."
+        )
+    return language_model.base_model_prefix, names[0]
+
+
+def empty_language_model(text_config: PreTrainedConfig) -> PreTrainedModel:
+    """A causal language model of a configuration, without weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(text_config)
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Where a module computes, also when accelerate keeps its weights elsewhere until they are used."""
+    for submodule in module.modules():
+        device = getattr(getattr(submodule, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+    return next(module.parameters()).device
