@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import import_graph
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,3 +126,47 @@ def test_allowed_imports_are_no_violations(tmp_path):
         "installer/a.py": "from __future__ import annotations\nimport json\nfrom . import words\nfrom .words import say",
     }
     assert violations(tree(tmp_path, allowed)) == []
+
+
+# --- circles and families --------------------------------------------------------------------------------------------
+
+FAMILY_NEUTRAL = ("training", "demo", "multimodal_vcla", "serving")
+MAY_NAME_A_FAMILY = ("training.train.presets", "demo.recipes")
+"""Where a family is named on purpose: presets, and how the shipped model was made."""
+
+
+def named_families(arrows: dict[str, set[str]], families: set[str]) -> list[str]:
+    """Each import of a family from a room that serves all of them."""
+    return sorted(
+        f"{name} imports {other}"
+        for name, others in arrows.items()
+        for other in others
+        if import_graph.room_of(name) in FAMILY_NEUTRAL
+        and not name.startswith(MAY_NAME_A_FAMILY)
+        and other.split(".")[:1] == ["pipelines"]
+        and other.split(".")[1:2] and other.split(".")[1] in families
+    )  # fmt: skip
+
+
+def test_a_circle_is_found_also_inside_functions(tmp_path):
+    files = {
+        "pipelines/__init__.py": "",
+        "pipelines/a.py": "def f():\n    from .b import x",
+        "pipelines/b.py": "from . import c",
+        "pipelines/c.py": "if TYPE_CHECKING:\n    from .b import x\nimport pipelines.a",
+        "pipelines/d.py": "from .a import f",
+    }
+    arrows = import_graph.graph(tree(tmp_path, files))
+    assert import_graph.circles(arrows) == [["pipelines.a", "pipelines.b", "pipelines.c"]]
+    assert "circle: pipelines.a <-> pipelines.b <-> pipelines.c" in import_graph.drawing(arrows)
+
+
+def test_a_family_named_where_all_are_served_is_found(tmp_path):
+    files = {
+        "pipelines/visualcla/__init__.py": "",
+        "pipelines/base.py": "",
+        "training/a.py": "from pipelines import visualcla, base",
+        "demo/recipes/b.py": "import pipelines.visualcla",
+    }
+    arrows = import_graph.graph(tree(tmp_path, files))
+    assert named_families(arrows, {"visualcla"}) == ["training.a imports pipelines.visualcla"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.prompt import Prompt
 
-from . import conversation, eyes, generate, marks, panel, settings, webui
+from . import conversation, eyes, generate, marks, panel, patches, settings, webui
 from .conversation import STOCK
 from .pictures import Picture, PictureError, from_url
 from .texts import say
@@ -18,7 +18,7 @@ def setup(params: dict[str, Any]) -> None:
     """Take the settings and adapt what no hook reaches. Never raises."""
     settings.use(params)
     try:
-        panel.notices[:] = webui.install_patches()
+        panel.notices[:] = patches.install_all()
     except Exception as error:
         panel.notices[:] = [say("patch", name="modules.chat", effect=str(error))]
     for notice in panel.notices:

@@ -210,3 +210,9 @@ ANTHROPIC = {
     "convert_request": Patch(("body",), _keep_addresses, "pictures given by address in Anthropic requests are dropped."),
 }
 """Functions of `modules.api.anthropic`, by name."""
+
+
+def install_all() -> list[str]:
+    """Put all of the above into the web UI; gives back what could not be done, in words."""
+    problems = install(webui.module("modules.chat"), CHAT)
+    return problems + (install(webui.module("modules.api.anthropic"), ANTHROPIC) if webui.api_error() is not None else [])

@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from . import settings
@@ -22,6 +23,13 @@ def shared():
     import modules.shared
 
     return modules.shared
+
+
+def module(name: str) -> ModuleType:
+    """One of the web UI's modules, for `patches.py`."""
+    import importlib
+
+    return importlib.import_module(name)
 
 
 def model() -> Any:
@@ -151,17 +159,3 @@ def save_history(history: dict, state: dict) -> None:
     import modules.chat
 
     modules.chat.save_history(history, state["unique_id"], state["character_menu"], state["mode"])
-
-
-def install_patches() -> list[str]:
-    """Put `patches.py` into the web UI's functions; gives back what could not be done, in words."""
-    import modules.chat
-
-    from . import patches
-
-    problems = patches.install(modules.chat, patches.CHAT)
-    if api_error() is not None:
-        import modules.api.anthropic
-
-        problems += patches.install(modules.api.anthropic, patches.ANTHROPIC)
-    return problems
