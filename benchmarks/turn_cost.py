@@ -77,16 +77,16 @@ class Stage:
 
     def conversation(self, num_turns: int, files: list[Path], way: str) -> list[float]:
         """Seconds to the first token of each turn; the pictures come one per turn, what is left over with the last."""
-        from multimodal_vcla import eyes
+        from multimodal_vcla import vision
 
         self.extensions.loaded[:] = [] if way == "text" else [(self.script, "multimodal_vcla")]
         if way != "text" and files:
-            eyes.current().cache.clear()
+            vision.current().cache.clear()
         state = self.chat.new_state(instruction_template_str=TEMPLATE, truncation_length=100_000)
         seconds, rest = [], [] if way == "text" else list(files)
         for turn in range(num_turns):
             if way == "anew" and files:
-                eyes.current().cache.clear()
+                vision.current().cache.clear()
             count = len(rest) if turn == num_turns - 1 else min(1, len(rest))
             seconds.append(self.turn("What is in it?", state, rest[:count]))
             rest = rest[count:]
@@ -95,11 +95,11 @@ class Stage:
 
 def sights(stage: Stage, file: Path) -> dict:
     """Everything the plugin does for one picture, from what was sent to its embeddings: the first time and again."""
-    from multimodal_vcla import eyes
+    from multimodal_vcla import vision
     from multimodal_vcla.pictures import Picture
 
     data = file.read_bytes()
-    current = eyes.current()
+    current = vision.current()
 
     def see() -> float:
         start = time.perf_counter()

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.prompt import Prompt
 
-from . import conversation, eyes, generate, marks, panel, patches, settings, webui
+from . import conversation, generate, marks, panel, patches, settings, vision, webui
 from .conversation import STOCK
 from .pictures import Picture, PictureError, from_url
 from .texts import say
@@ -59,7 +59,7 @@ def _render_with_pictures(render, found: list, history: dict, user_input: str, s
     turns = [slot.turn for slot in found]
     kept = conversation.choose(turns, settings.pictures_kept())
     pictures = [picture for turn in turns for picture in turn.pictures if id(picture) in kept]
-    current = eyes.current() if pictures else None
+    current = vision.current() if pictures else None
     marked, text = conversation.marked(history, found, kept, marks.mark, marks.without_typed_marks)
     asked = [picture for picture in turns[-1].pictures if id(picture) in kept]
     arguments = (user_input if text is None else text, state)
@@ -82,7 +82,7 @@ def _render_with_pictures(render, found: list, history: dict, user_input: str, s
     return prompt
 
 
-def _no_room(picture: Picture, current: eyes.Eyes, state: dict) -> str:
+def _no_room(picture: Picture, current: vision.VisionModel, state: dict) -> str:
     room = {"tokens": current.costs([picture])[0], "budget": webui.prompt_budget(state)}
     return say("no_room", name=picture.name, **room)
 
@@ -92,7 +92,7 @@ def custom_tokenized_length(prompt: str) -> int | None:
     if webui.is_ours_to_serve() or webui.model() is None:
         spans = marks.stand_ins(prompt)
         if spans:
-            num_tokens = eyes.length(prompt, lambda current: marks.to_prompt(prompt, spans, current.placeholder))
+            num_tokens = vision.length(prompt, lambda current: marks.to_prompt(prompt, spans, current.placeholder))
             if num_tokens is not None:
                 return num_tokens
     ask_next = webui.next_in_line("custom_tokenized_length")
@@ -113,7 +113,7 @@ def tokenizer_modifier(state: dict, prompt: str, input_ids: Any, input_embeds: A
         _refuse_too_many(len(spans))
         if input_embeds is not None:
             raise PictureError(say("embeds_taken"))
-        current = eyes.current()
+        current = vision.current()
         parts = marks.to_prompt(prompt, spans, current.placeholder)
         prepared = _prepare(current, parts, state)
         embeds = prepared.inputs.get("inputs_embeds")
@@ -122,7 +122,7 @@ def tokenizer_modifier(state: dict, prompt: str, input_ids: Any, input_embeds: A
         return prompt, prepared.input_ids, embeds
 
 
-def _prepare(current: eyes.Eyes, parts: Prompt, state: dict):
+def _prepare(current: vision.VisionModel, parts: Prompt, state: dict):
     add_bos = bool(state.get("add_bos_token", True))
     try:
         prepared = current.prepare(parts, webui.model(), add_bos, webui.prompt_budget(state))

@@ -176,16 +176,16 @@ def show(history: dict, chat: Any = None) -> str:
 
 
 def _about_the_folders() -> tuple[list[str], list[str]]:
-    """What the doctor says of the folders where the model and its eyes are, and, while it does not see, what they lack."""
-    from . import eyes
+    """What the doctor says of the folders where the model and its vision model are, and, while it does not see, what they lack."""
+    from . import vision
 
     if not webui.is_ours_to_serve() or webui.model() is None or webui.is_multi_user():  # paths are not for everybody
         return [], []
     lines, missing = [], []
-    for folder in eyes.folders():
+    for folder in vision.folders():
         found, lacking = _examined(str(folder), max(path.stat().st_mtime_ns for path in (folder, *folder.glob("vision"))))
         lines, missing = [*lines, *found], [*missing, *lacking]
-    return lines, missing if eyes.status()[0] != "ready" else []
+    return lines, missing if vision.status()[0] != "ready" else []
 
 
 @lru_cache(maxsize=8)
@@ -202,12 +202,12 @@ def _examined(folder: str, changed_ns: int) -> tuple[list[str], list[str]]:
 
 
 def _status(history: dict, chat: Any) -> str:
-    from . import eyes
+    from . import vision
 
     if not webui.is_ours_to_serve():
         loader = type(webui.model()).__name__
         return say("no_model") if webui.model() is None else say("native", loader=loader)
-    state, found, reason = eyes.status()
+    state, found, reason = vision.status()
     if state == "ready":
         held = [picture for picture, is_kept in _pictures(history) if is_kept]
         held = [picture for picture in held if picture.key in _last_prompts.get(chat, {picture.key})]
@@ -219,9 +219,9 @@ def _status(history: dict, chat: Any) -> str:
 
 
 def _cost(picture: Any) -> str:
-    from . import eyes
+    from . import vision
 
-    found = eyes.status()[1]
+    found = vision.status()[1]
     return say("tokens", count=found.costs([picture])[0]) if found else ""
 
 
@@ -306,9 +306,9 @@ def _set_policy(policy, count, history, unique_id, character, mode):
 
 
 def _look_again(history, unique_id, character, mode):
-    from . import eyes
+    from . import vision
 
-    eyes.look_again()
+    vision.look_again()
     _examined.cache_clear()
     return _refresh(history, unique_id, character, mode)
 

@@ -1,4 +1,4 @@
-"""A picture on its way into a prompt: named by what was sent, decoded only when the eyes want it.
+"""A picture on its way into a prompt: named by what was sent, decoded only when the vision model wants it.
 
 The web UI's chat history, or the API request, stays the only home of pictures: nothing is kept here.
 """

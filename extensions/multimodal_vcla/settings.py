@@ -22,7 +22,7 @@ def bits(name: str) -> int | None:
     """16, 32, or None for "as suits the device".
 
     Raises:
-        ValueError: anything else; the eyes are never quantised.
+        ValueError: anything else; the vision model is never quantised.
     """
     value = get(name)
     if value in (None, "", "auto"):

@@ -12,16 +12,16 @@ _TEXTS = {
         "The loader {loader} has its own vision; this extension does nothing.",
         "加载器 {loader} 自带视觉功能，本扩展不参与。",
     ),
-    "loading": ("Loading the eyes of {name} ...", "正在加载 {name} 的视觉模块……"),
-    "waiting": ("{name}: the eyes are loaded with the first picture.", "{name}：收到第一张图片时加载视觉模块。"),
+    "loading": ("Loading the vision model of {name} ...", "正在加载 {name} 的视觉模块……"),
+    "waiting": ("{name}: the vision model is loaded with the first picture.", "{name}：收到第一张图片时加载视觉模块。"),
     "seeing": (
         "{name} on {device}. In context: {count} pictures, {used} of {context} tokens.",
         "{name}（{device}）。上下文中有 {count} 张图片，占 {used}/{context} 个词元。",
     ),
     "blind": ("Pictures cannot be seen: {reason}", "无法看图：{reason}"),
     "no_eyes": (
-        "the model {model!r} has no eyes: its folder holds no 'vision/config.json' of a known family ({families}). Load a model "
-        "that has them, or set multimodal_vcla-eyes to a folder that holds eyes made for it.",
+        "the model {model!r} has no vision model: its folder holds no 'vision/config.json' of a known family ({families}). Load a model "
+        "that has one, or set multimodal_vcla-eyes to a folder that holds one made for it.",
         "模型 {model!r} 没有视觉模块：其文件夹中没有已知系列（{families}）的 'vision/config.json'。请加载带视觉模块的模型，"
         "或把 multimodal_vcla-eyes 设为适用于它的视觉模块文件夹。",
     ),
@@ -93,7 +93,7 @@ _TEXTS = {
     "take": ("Put into the message", "放入消息"),
     "no_capture": ("There is no picture yet: press the camera button first.", "还没有照片：请先按拍照按钮。"),
     "about": ("The model folder", "模型文件夹"),
-    "look_again": ("Look for eyes again", "重新查找视觉模块"),
+    "look_again": ("Look for the vision model again", "重新查找视觉模块"),
     "nothing": ("No pictures in this chat.", "此对话中没有图片。"),
 }
 

@@ -32,16 +32,16 @@ def picture(tmp_path):
 @pytest.fixture
 def seen(webui, monkeypatch):
     """The colours of each embedded prompt's pictures."""
-    from multimodal_vcla.eyes import Eyes
+    from multimodal_vcla.vision import VisionModel
 
     found = []
-    original = Eyes.prepare
+    original = VisionModel.prepare
 
     def prepare(self, prompt, *args):
         found.append([part.open().getpixel((0, 0)) for part in prompt.images])
         return original(self, prompt, *args)
 
-    monkeypatch.setattr(Eyes, "prepare", prepare)
+    monkeypatch.setattr(VisionModel, "prepare", prepare)
     return found
 
 
@@ -327,7 +327,7 @@ def test_a_completion_that_would_lose_its_picture_is_refused(webui, picture):
 
 def test_a_model_without_eyes_refuses_pictures_and_answers_text(webui, picture):
     webui.shared.model_name = "text"
-    with pytest.raises(Exception, match=r"'text' has no eyes.*multimodal_vcla-eyes") as caught:
+    with pytest.raises(Exception, match=r"'text' has no vision model.*multimodal_vcla-eyes") as caught:
         talk(webui, webui.chat.new_state(), ("What is this?", [picture("red")]))
     assert caught.value.code == 400 and caught.value.message == str(caught.value)
     assert isinstance(caught.value, sys_modules("modules.api.errors").OpenAIError)
@@ -364,12 +364,12 @@ def test_an_extension_that_replies_itself_is_named(webui, picture):
 
 
 def test_eyes_that_fail_are_an_error_of_the_server(webui, picture, monkeypatch):
-    from multimodal_vcla.eyes import Eyes
+    from multimodal_vcla.vision import VisionModel
 
     def see(self, pictures):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Eyes, "see", see)
+    monkeypatch.setattr(VisionModel, "see", see)
     with pytest.raises(Exception, match="RuntimeError: out of memory") as caught:
         talk(webui, webui.chat.new_state(), ("One.", [picture("red")]))
     assert caught.value.code == 500

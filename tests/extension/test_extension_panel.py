@@ -36,7 +36,7 @@ def test_it_says_what_sees_and_what_each_picture_costs(panel, history):
 
 def test_it_says_why_pictures_cannot_be_seen(webui, panel):
     webui.shared.model_name = "text"
-    assert "&#x27;text&#x27; has no eyes" in panel.show({"internal": []})
+    assert "&#x27;text&#x27; has no vision model" in panel.show({"internal": []})
     webui.shared.model = None
     webui.shared.model_name = "None"
     assert "No model is loaded" in panel.show({"internal": []})
@@ -45,7 +45,7 @@ def test_it_says_why_pictures_cannot_be_seen(webui, panel):
 
 
 def test_before_the_first_picture_the_eyes_are_not_loaded(panel):
-    assert "vcla: the eyes are loaded with the first picture." in panel.show({"internal": []})
+    assert "vcla: the vision model is loaded with the first picture." in panel.show({"internal": []})
 
 
 def test_it_tells_what_the_doctor_knows_of_the_model_folder(webui, panel, models_folder):

@@ -14,16 +14,16 @@ REPORTED = {"15b_truncation_image_cost", "16_truncation_bisects", "36_api_comple
 @pytest.fixture
 def seen(webui, monkeypatch):
     """Every prompt that was embedded, as the names of its pictures; the language model is not needed for it."""
-    from multimodal_vcla.eyes import Eyes
+    from multimodal_vcla.vision import VisionModel
 
     found = []
-    original = Eyes.prepare
+    original = VisionModel.prepare
 
     def prepare(self, prompt, *args):
         found.append([replay.name_of(picture.source) for picture in prompt.images])
         return original(self, prompt, *args)
 
-    monkeypatch.setattr(Eyes, "prepare", prepare)
+    monkeypatch.setattr(VisionModel, "prepare", prepare)
     return found
 
 

@@ -138,9 +138,9 @@ def test_a_picture_that_is_shorter_among_others_is_another_entry_of_the_cache(go
 
 @pytest.fixture
 def plugin(webui, pipeline, model, monkeypatch):
-    from multimodal_vcla import eyes
+    from multimodal_vcla import vision
 
-    monkeypatch.setattr(eyes, "load_pipeline", lambda *args, **kwargs: pipeline)
+    monkeypatch.setattr(vision, "load_pipeline", lambda *args, **kwargs: pipeline)
     webui.shared.model = model
     yield webui
     vars(model).pop("generate", None)

@@ -52,9 +52,9 @@ def webui(models_folder, merged_model, tmp_path, monkeypatch):
     script = load_script()
     modules.extensions.loaded[:] = [(script, "multimodal_vcla")]
     script.setup()
-    from multimodal_vcla import eyes, hooks, panel
+    from multimodal_vcla import hooks, panel, vision
 
-    eyes.look_again()
+    vision.look_again()
     panel._last_prompts.clear()
     script.params["language"] = "en"
     yield SimpleNamespace(
@@ -66,6 +66,6 @@ def webui(models_folder, merged_model, tmp_path, monkeypatch):
         models=modules.models,
         web=modules.web_search,
     )
-    eyes.look_again()
+    vision.look_again()
     for name in [name for name in sys.modules if name == "modules" or name.startswith("modules.")]:
         del sys.modules[name]

@@ -1,7 +1,7 @@
-"""The eyes of the model that is loaded: found, loaded when the first picture comes, gone when the model goes.
+"""The vision model of the language model that is loaded: found, loaded when the first picture comes, gone when the model goes.
 
 Nothing here keeps the language model alive. The web UI tells nobody when it loads or unloads a model, so every call asks
-whether the one that is loaded is still the one the eyes were loaded for.
+whether the one that is loaded is still the one the vision model was loaded for.
 """
 
 import threading
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from pipelines.embedder import PreparedPrompt
 
 
-class Eyes:
-    """Eyes and what belongs to them: the cache of what they have seen, and the lengths of prompts.
+class VisionModel:
+    """A vision model and what belongs to it: the cache of what it has seen, and the lengths of prompts.
 
     Args:
         pipeline: the loaded family.
         tokenizer: the language model's.
-        device: where they live.
+        device: where it lives.
         max_bytes: bound of the cache.
     """
 
@@ -104,7 +104,7 @@ class _Loaded:
 
     model: "weakref.ref | None" = None
     wanted: tuple = ()
-    eyes: Eyes | None = None
+    vision: VisionModel | None = None
     made_of: tuple = ()
     error: str | None = None
     is_loading = False
@@ -115,11 +115,11 @@ _lock = threading.RLock()
 _lengths: "OrderedDict[int, int]" = OrderedDict()
 
 
-def current() -> Eyes:
-    """The eyes of the loaded model, loading them when it is new.
+def current() -> VisionModel:
+    """The vision model of the loaded model, loading it when it is new.
 
     Raises:
-        PictureError: it has none, or they cannot be loaded; the reason is remembered until the model or a setting changes.
+        PictureError: it has none, or it cannot be loaded; the reason is remembered until the model or a setting changes.
     """
     model = webui.model()
     if model is None:
@@ -131,25 +131,25 @@ def current() -> Eyes:
             try:
                 _look(model)
             except Exception as error:
-                _forget_eyes()
+                _forget_vision()
                 _loaded.error = say("blind", reason=error)
                 webui.logger.warning("%s", _loaded.error)
             _loaded.model = weakref.ref(model, _model_is_gone)
             _loaded.wanted = wanted
         if _loaded.error is not None:
             raise PictureError(_loaded.error)
-        return _loaded.eyes
+        return _loaded.vision
 
 
 def look_again() -> None:
     """Forget what was found out, so that the next call looks anew."""
     with _lock:
-        _forget_eyes()
+        _forget_vision()
         _loaded.model, _loaded.error = None, None
 
 
-def status() -> tuple[str, Eyes | None, str | None]:
-    """For the panel, without loading anything: "none", "waiting", "loading", "ready" or "blind"; the eyes; the reason."""
+def status() -> tuple[str, VisionModel | None, str | None]:
+    """For the panel, without loading anything: "none", "waiting", "loading", "ready" or "blind"; the vision model; the reason."""
     model = webui.model()
     if model is None:
         return "none", None, None
@@ -158,8 +158,8 @@ def status() -> tuple[str, Eyes | None, str | None]:
     is_known = _loaded.model is not None and _loaded.model() is model and _loaded.wanted == _wanted()
     if is_known and _loaded.error is not None:
         return "blind", None, _loaded.error
-    if is_known and _loaded.eyes is not None:
-        return "ready", _loaded.eyes, None
+    if is_known and _loaded.vision is not None:
+        return "ready", _loaded.vision, None
     try:
         _find_folder()
     except Exception as error:
@@ -167,7 +167,7 @@ def status() -> tuple[str, Eyes | None, str | None]:
     return "waiting", None, None
 
 
-def length(text: str, to_prompt: Callable[[Eyes], Prompt]) -> int | None:
+def length(text: str, to_prompt: Callable[[VisionModel], Prompt]) -> int | None:
     """The exact length of a prompt with pictures, as remembered where there is no tokenizer; None when it cannot be known.
 
     Args:
@@ -178,10 +178,10 @@ def length(text: str, to_prompt: Callable[[Eyes], Prompt]) -> int | None:
     if webui.tokenizer() is None:
         return _lengths.get(key)
     try:
-        eyes = current()
+        vision = current()
     except PictureError:
         return None
-    num_tokens = eyes.encoder().length(to_prompt(eyes))
+    num_tokens = vision.encoder().length(to_prompt(vision))
     _lengths[key] = num_tokens
     while len(_lengths) > 4096:
         _lengths.popitem(last=False)
@@ -198,22 +198,22 @@ def _look(model: Any) -> None:
     where, how = _device_and_dtype(model, "vision")
     weights = sorted((path.name, path.stat().st_mtime_ns) for path in (folder / "vision").glob("*") if path.is_file())
     made_of = (folder, str(where), str(how), tuple(weights), *_wanted()[1:])
-    if _loaded.eyes is None or _loaded.made_of != made_of:
-        _forget_eyes()
+    if _loaded.vision is None or _loaded.made_of != made_of:
+        _forget_vision()
         _loaded.is_loading = True
         webui.logger.info("%s", say("loading", name=folder.name))
         try:
             pipeline = load_pipeline(folder, family, device=where, dtype=how)
             _place_projector(pipeline, model)
-            eyes = Eyes(pipeline, webui.tokenizer(), where, int(settings.number("cache_mb", 0) * 2**20))
+            vision = VisionModel(pipeline, webui.tokenizer(), where, int(settings.number("cache_mb", 0) * 2**20))
         finally:
             _loaded.is_loading = False
         _check(pipeline, model)
-        _loaded.eyes, _loaded.made_of = eyes, made_of
+        _loaded.vision, _loaded.made_of = vision, made_of
 
 
 def folders() -> list[Path]:
-    """Where the eyes of the loaded model may be: its own folder before the one that is set."""
+    """Where the vision model of the loaded model may be: its own folder before the one that is set."""
     own, given = webui.model_folder(), settings.get("eyes")
     wanted = [own] if own is not None else []
     if given:
@@ -222,7 +222,7 @@ def folders() -> list[Path]:
 
 
 def _find_folder() -> tuple[Path, str | None]:
-    """Where the eyes of the loaded model are, and of which family, where that is set.
+    """Where the vision model of the loaded model is, and of which family, where that is set.
 
     Raises:
         ValueError: nowhere.
@@ -237,7 +237,7 @@ def _find_folder() -> tuple[Path, str | None]:
 
 
 def _device_and_dtype(model: Any, part: str) -> "tuple[torch.device, torch.dtype]":
-    """Where eyes live and how precisely: as set, else beside the language model's embeddings, in 32 bits on a CPU."""
+    """Where it lives and how precisely: as set, else beside the language model's embeddings, in 32 bits on a CPU."""
     import torch
 
     embeddings = model.get_input_embeddings().weight
@@ -258,7 +258,7 @@ def _place_projector(pipeline: "VisionPipeline", model: Any) -> None:
 
 
 def _check(pipeline: "VisionPipeline", model: Any) -> None:
-    """Do these eyes belong to this language model?
+    """Does this vision model belong to this language model?
 
     Raises:
         ValueError: the widths differ, or the placeholder is no token that a prompt may hold.
@@ -267,7 +267,7 @@ def _check(pipeline: "VisionPipeline", model: Any) -> None:
     if pipeline.embedding_width not in (None, width):
         raise ValueError(
             f"{pipeline.name} gives embeddings of width {pipeline.embedding_width}, but the width of {webui.model_name()!r} is "
-            f"{width}: these eyes belong to another language model."
+            f"{width}: this vision model belongs to another language model."
         )
     if not 0 <= pipeline.placeholder_token_id < rows:
         raise ValueError(
@@ -286,8 +286,8 @@ def _width(model: Any) -> int:
 def _model_is_gone(reference: "weakref.ref") -> None:
     """Runs when the model is collected, on whatever thread: no lock, one assignment."""
     if _loaded.model is reference:
-        _forget_eyes()
+        _forget_vision()
 
 
-def _forget_eyes() -> None:
-    _loaded.eyes, _loaded.made_of = None, ()
+def _forget_vision() -> None:
+    _loaded.vision, _loaded.made_of = None, ()
