@@ -27,11 +27,13 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--visualcla_model",
         dest="model",
         metavar="FOLDER",
-        help="a whole model in any layout, or a hub name; the shipped model of the tiny world when absent",
+        help="a whole model in any layout, a hub name, or the file it was published as; the shipped model of the tiny world when absent",
     )
-    group.add_argument("--text_model", metavar="FOLDER", help="the language model under an unmerged release")
-    group.add_argument("--vision_model", metavar="FOLDER", help="the vision encoder under an unmerged release")
-    group.add_argument("--lora_model", metavar="FOLDER", help="the unmerged release, or an adapter for --model")
+    group.add_argument(
+        "--text_model", metavar="FOLDER", help="the language model, where --model (or an unmerged release) does not hold it"
+    )
+    group.add_argument("--vision_model", metavar="FOLDER", help="the vision encoder, likewise")
+    group.add_argument("--lora_model", metavar="PATH", help="the unmerged release, or an adapter for --model")
     group.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"], default="auto", help="of the weights")
     bits = group.add_mutually_exclusive_group()
     bits.add_argument("--load_in_8bit", action="store_true", help="quantise the language model to 8 bits")
@@ -60,16 +62,17 @@ def load_chat(args: argparse.Namespace):
     dtype = args.dtype if args.dtype != "auto" else ("float16" if has_gpu else "float32")
     bits = 8 if args.load_in_8bit else 4 if args.load_in_4bit else 32 if dtype == "float32" else 16
     bases = {"text_model": args.text_model, "vision_model": args.vision_model}
-    if any(bases.values()):
-        if args.model or not all((*bases.values(), args.lora_model)):
+    bases = {name: folder for name, folder in bases.items() if folder is not None}
+    if args.model is None and bases:
+        if len(bases) < 2 or args.lora_model is None:
             raise ValueError(
-                "--text_model, --vision_model and --lora_model belong together, and without --model: the first two are what the "
-                "release in --lora_model was trained on."
+                "Without --model, --text_model, --vision_model and --lora_model belong together: the first two are what the release "
+                "in --lora_model was trained on."
             )
         name, adapter = args.lora_model, None
     else:
-        name, adapter, bases = args.model or DEFAULT_MODEL, args.lora_model, {}
-    folders = [resolve_folder(folder) for folder in (name, *bases.values()) if folder is not None]
+        name, adapter = args.model or DEFAULT_MODEL, args.lora_model
+    folders = [resolve_folder(folder) for folder in (name, *bases.values())]
     check_memory(folders, bits, "cuda" if has_gpu else "cpu")
     if adapter is not None:
         bases["lora_model"] = adapter

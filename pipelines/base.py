@@ -117,6 +117,8 @@ class VisionPipeline(ABC):
         device: where pictures are encoded.
         sampling: how the family's original samples its answers, as keywords of `GenerationConfig`; empty where the model's own
             generation settings say it.
+        stop_strings: texts at which an answer ends, and which are no part of it: separators that the family's language model was
+            taught to write before the next turn, where EOS does not do it.
     """
 
     name: str
@@ -127,6 +129,7 @@ class VisionPipeline(ABC):
     embedding_width: int | None = None
     device: "torch.device | str" = "cpu"
     sampling: "Mapping[str, Any]" = MappingProxyType({})
+    stop_strings: Sequence[str] = ()
 
     @property
     @abstractmethod

@@ -192,7 +192,12 @@ class ChatModel:
         with evaluating(self.model), torch.inference_mode(), self.pipeline.attach(self.model):
             inputs = self.pipeline.model_inputs(self.model, ids, mask, spans, [prompt.features for prompt in prepared])
             generated = self.model.generate(
-                ids, attention_mask=mask, generation_config=config, logits_processor=penalties, **inputs
+                ids,
+                attention_mask=mask,
+                generation_config=config,
+                logits_processor=penalties,
+                tokenizer=self.tokenizer,
+                **inputs,
             )
         stops = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id or ())
         answers = []
@@ -223,6 +228,7 @@ class ChatModel:
                         attention_mask=torch.ones_like(prompt.input_ids),
                         generation_config=config,
                         logits_processor=penalties,
+                        tokenizer=self.tokenizer,
                         streamer=tokens,
                         stopping_criteria=StoppingCriteriaList([tokens]),
                         **inputs,
@@ -243,8 +249,11 @@ class ChatModel:
                 thread.join()
 
     def decode(self, new_ids: Sequence[int]) -> str:
-        """Ids of an answer to text; what may still become a character is left out."""
-        return self.tokenizer.decode(new_ids, skip_special_tokens=True).rstrip("\ufffd")
+        """Ids of an answer to text; what may still become a character, and what stands behind a stop string, is left out."""
+        text = self.tokenizer.decode(new_ids, skip_special_tokens=True).rstrip("\ufffd")
+        for stop in self.pipeline.stop_strings:
+            text = text.partition(stop)[0]
+        return text
 
     def _settings(
         self, generation_config: GenerationConfig, prompt_length: int
@@ -257,6 +266,7 @@ class ChatModel:
         if config.no_repeat_ngram_size:
             processors.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
         config.repetition_penalty, config.no_repeat_ngram_size = None, None
+        config.stop_strings = [*self.pipeline.stop_strings, *(config.stop_strings or [])] or None
         own = self.model.generation_config
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if getattr(config, name) is None:

@@ -13,13 +13,13 @@ def hub_kwargs_of(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve_folder(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> Path:
-    """A local folder as it is; a hub name downloaded into the cache.
+    """A local folder (or a weight file, for families that are published as one) as it is; a hub name downloaded into the cache.
 
     Raises:
         FileNotFoundError: neither a folder nor a reachable hub name.
     """
     folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
+    if folder.exists():
         return folder
     name = os.fspath(name_or_path)
     looks_like_hub_name = name.count("/") == 1 and not name.startswith((".", "/", "~"))

@@ -18,11 +18,23 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-FAMILIES: dict[str, str] = {"visualcla": "VisualCLA: CLIP or SigLIP, resampler, linear projector"}
+FAMILIES: dict[str, str] = {
+    "visualcla": "VisualCLA: CLIP or SigLIP, resampler, linear projector",
+    "mplug_owl": "mPLUG-Owl and LRV-Instruction V2: CLIP, abstractor, LLaMA",
+    "minigpt4": "MiniGPT-4 and LRV-Instruction V1: EVA-CLIP, Q-Former, Vicuna or LLaMA-2",
+}
 """Family id (the name of its package) to a line for the user."""
 
-MODEL_TYPES: dict[str, str] = {"visualcla": "visualcla"}
+MODEL_TYPES: dict[str, str] = {
+    "visualcla": "visualcla",
+    "mplug_owl": "mplug_owl",
+    "mplug-owl": "mplug_owl",
+    "minigpt4": "minigpt4",
+}
 """`model_type` of a configuration to the family."""
+
+PICKLES: dict[str, str] = {"*.pth": "minigpt4"}
+"""Pattern of files, which have no configuration, to the family whose package tells by `is_published(path)` whether they are its own."""
 
 
 def family(name: str) -> ModuleType:
@@ -37,7 +49,13 @@ def family(name: str) -> ModuleType:
 
 
 def find_family(folder: str | os.PathLike) -> str | None:
-    """The family whose vision model a folder holds, by its configuration alone; None when it holds none that is known."""
+    """The family whose vision model a folder holds; None when it holds none that is known.
+
+    Told by the configuration; where there is none, by what is in the files that a family was published as.
+
+    Args:
+        folder: a model folder, or one such file.
+    """
     for file_name in ("vision/config.json", "config.json"):
         path = Path(folder) / file_name
         if path.is_file():
@@ -47,6 +65,10 @@ def find_family(folder: str | os.PathLike) -> str | None:
                 raise ValueError(f"{str(path)!r} is not a valid configuration ({error}). Copy the file again.") from error
             if model_type in MODEL_TYPES:
                 return MODEL_TYPES[model_type]
+    path = Path(folder)
+    for pattern, name in PICKLES.items():
+        if (path.match(pattern) if path.is_file() else any(path.glob(pattern))) and family(name).is_published(path):
+            return name
     return None
 
 

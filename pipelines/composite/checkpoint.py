@@ -1,0 +1,332 @@
+"""The files of a composite model: read from any layout, written in any layout.
+
+* `webui`: the language model at the root, the vision model in `vision/`; what the web UI's loaders open.
+* `transformers`: one folder for the Auto classes.
+* `original`: what a family's original code opens; the family says how (`Family.read_original`, `Family.write_original`).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedConfig
+
+from ..json_files import read_json
+from ..weights import tensor_headers, weight_files
+from .lora import Adapter
+from .modeling import CompositeForConditionalGeneration, CompositeVisionModel, compose, load_language_model
+from .processing import CompositeProcessor
+from .tensors import check_finite, check_placed, new_folder, stored_tensors, write_safetensors
+
+LAYOUTS = ("webui", "transformers", "original")
+VISION_PREFIX = "model.vision_model."
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model as it lies on disk: tensors are mapped, not read.
+
+    Attributes:
+        config: of the whole model.
+        vision: the vision model's tensors, under its own names.
+        language: the language model's tensors, under the names of a causal language model; None when it is not wanted.
+        tokenizer_folder: where the tokenizer's files are.
+        source: for errors.
+        adapter: to be merged into the language model.
+    """
+
+    config: PreTrainedConfig
+    vision: dict[str, torch.Tensor]
+    language: dict[str, torch.Tensor] | None
+    tokenizer_folder: Path
+    source: str
+    adapter: Adapter | None = None
+
+    def language_tensors(self):
+        """(name, tensor) of the language model, the adapter merged."""
+        return self.adapter.merge(self.language) if self.adapter else iter(self.language.items())
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family adds to this package.
+
+    Attributes:
+        name: its id.
+        model_class: the whole model.
+        vision_class: its vision model.
+        processor_class: its processor.
+        read_original: (path, text_model=, vision_model=, with_language=) to `Parts`.
+        write_original: (parts, folder, checked) writes the original's files; `checked` is to wrap the language model's tensors.
+        apply_adapter: (parts, path) to parts with what a `lora_model` brings.
+    """
+
+    name: str
+    model_class: type[CompositeForConditionalGeneration]
+    vision_class: type[CompositeVisionModel]
+    processor_class: type[CompositeProcessor]
+    read_original: Callable[..., Parts]
+    write_original: Callable[..., None]
+    apply_adapter: Callable[[Parts, Path], Parts]
+
+    @property
+    def config_class(self) -> type[PreTrainedConfig]:
+        return self.model_class.config_class
+
+    def layout(self, folder: Path) -> str:
+        """Which layout a folder has; what is no other is taken for the original's."""
+        model_type = self.config_class.model_type
+        if read_json(folder / "vision" / "config.json").get("model_type") == model_type:
+            return "webui"
+        return "transformers" if read_json(folder / "config.json").get("model_type") == model_type else "original"
+
+    def load_config(self, folder: str | os.PathLike) -> PreTrainedConfig:
+        """The configuration of a folder that this project wrote."""
+        folder = Path(folder)
+        file = folder / "vision" / "config.json" if self.layout(folder) == "webui" else folder / "config.json"
+        return self.config_class.from_dict(read_json(file))
+
+    def read(
+        self,
+        path: str | os.PathLike,
+        *,
+        text_model: str | os.PathLike | None = None,
+        vision_model: str | os.PathLike | None = None,
+        lora_model: str | os.PathLike | None = None,
+        with_language: bool = True,
+    ) -> Parts:
+        """A model in any layout.
+
+        Raises:
+            FileNotFoundError, ValueError: files are missing, broken, or do not fit each other; one line that says which.
+        """
+        path = Path(path).expanduser()
+        if not path.exists():
+            raise FileNotFoundError(f"{str(path)!r} is neither a file nor a folder.")
+        layout = self.layout(path) if path.is_dir() else "original"
+        if layout == "original":
+            parts = self.read_original(path, text_model=text_model, vision_model=vision_model, with_language=with_language)
+        else:
+            parts = self._read_own(path, layout, with_language)
+        if lora_model is not None:
+            parts = self.apply_adapter(parts, Path(lora_model).expanduser())
+        self._check(parts)
+        return parts
+
+    def load_vision(self, path: str | os.PathLike, dtype: torch.dtype | str | None = None, **where: Any):
+        """(vision model, processor); the language model stays on disk."""
+        parts = self.read(path, with_language=False, **where)
+        return self._vision(parts, dtype), self.load_processor(parts)
+
+    def load_model(
+        self,
+        path: str | os.PathLike,
+        *,
+        text_model: str | os.PathLike | None = None,
+        vision_model: str | os.PathLike | None = None,
+        lora_model: str | os.PathLike | None = None,
+        dtype: torch.dtype | str | None = "auto",
+        device_map: Any = None,
+        load_in_8bit: bool = False,
+        load_in_4bit: bool = False,
+        quantization_config: Any = None,
+        prompt_style: str | None = None,
+        **kwargs: Any,
+    ) -> tuple[CompositeForConditionalGeneration, CompositeProcessor]:
+        """A whole model from any layout, in evaluation mode, with its processor.
+
+        Args:
+            path: a folder, or the file a family is published as.
+            text_model: the language model's folder, where the published files do not hold it.
+            vision_model: folder of the vision model's files, where they lie elsewhere.
+            lora_model: an adapter, or a checkpoint that replaces a part; merged while loading.
+            dtype: of the weights; as stored when "auto". The vision model is never quantised.
+            device_map: as in transformers, for the language model; the vision model goes where its embeddings are.
+            load_in_8bit: quantise the language model through bitsandbytes.
+            load_in_4bit: likewise, with 4 bits.
+            prompt_style: which of the original's prompts is meant; see the configuration.
+            kwargs: for the language model's `from_pretrained`.
+
+        Raises:
+            FileNotFoundError, ValueError: see `read`.
+        """
+        parts = self.read(path, text_model=text_model, vision_model=vision_model, lora_model=lora_model)
+        if prompt_style is not None:
+            parts.config.prompt_style = prompt_style
+        processor = self.load_processor(parts)
+        quantization = quantization_config or _quantization(load_in_8bit, load_in_4bit)
+        text_kwargs = {"device_map": device_map, "quantization_config": quantization, **kwargs}
+        text_kwargs = {key: value for key, value in text_kwargs.items() if value is not None}
+        stored = next(tensor.dtype for tensor in parts.language.values() if tensor.is_floating_point())
+        text_kwargs["dtype"] = stored if dtype in (None, "auto") else getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        language_model = load_language_model(parts.config.text_config, dict(parts.language_tensors()), **text_kwargs)
+        vision = self._vision(parts, text_kwargs["dtype"])
+        settings = parts.tokenizer_folder / "generation_config.json"
+        if settings.is_file():
+            language_model.generation_config = GenerationConfig.from_pretrained(parts.tokenizer_folder)
+        return compose(self.model_class, vision, language_model, parts.source), processor
+
+    def load_processor(self, parts: Parts) -> CompositeProcessor:
+        """The processor that belongs to the parts."""
+        return self.processor_class.of(parts.tokenizer_folder, parts.config)
+
+    def write(self, parts: Parts, target: str | os.PathLike, layout: str = "webui", dtype: torch.dtype | None = None) -> None:
+        """Write a model in a layout, tensor by tensor; the folder appears whole or not at all.
+
+        Args:
+            parts: from `read`, with the language model.
+            target: a folder that does not exist yet.
+            layout: one of `LAYOUTS`.
+            dtype: of the written weights; as stored when absent.
+
+        Raises:
+            FileExistsError: the target holds something.
+            ValueError: a value is not finite, or the layout is unknown.
+        """
+        if layout not in LAYOUTS:
+            raise ValueError(f"Unknown layout {layout!r}. Available: {', '.join(map(repr, LAYOUTS))}.")
+        target = Path(target).expanduser()
+        folder = new_folder(target)
+
+        def checked(tensors):
+            for name, tensor in tensors:
+                tensor = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+                check_finite({name: tensor}, parts.source)
+                yield name, tensor
+
+        parts = Parts(
+            parts.config,
+            dict(checked(parts.vision.items())),
+            dict(parts.language),
+            parts.tokenizer_folder,
+            parts.source,
+            parts.adapter,
+        )
+        try:
+            if layout == "original":
+                self.write_original(parts, folder, checked)
+            else:
+                self._write_own(parts, folder, layout, checked)
+            if target.exists():
+                target.rmdir()
+            folder.rename(target)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _write_own(self, parts: Parts, folder: Path, layout: str, checked) -> None:
+        config, text = parts.config, parts.config.text_config
+        config.architectures = [self.model_class.__name__]
+        dtypes = {tensor.dtype for tensor in parts.language.values() if tensor.is_floating_point()}
+        text.dtype = config.dtype = dtypes.pop() if len(dtypes) == 1 else None
+        processor = self.load_processor(parts)
+        if layout == "webui":
+            text.architectures = ["LlamaForCausalLM"]
+            text.save_pretrained(folder)
+            write_safetensors(checked(parts.language_tensors()), folder)
+            vision = folder / "vision"
+            vision.mkdir()
+            config.save_pretrained(vision)
+            write_safetensors(parts.vision.items(), vision)
+            processor.image_processor.save_pretrained(vision)
+            processor.tokenizer.chat_template = processor.chat_template
+            processor.tokenizer.save_pretrained(folder)
+        else:
+            config.save_pretrained(folder)
+
+            def tensors():
+                for name, tensor in parts.vision.items():
+                    yield f"{VISION_PREFIX}{name}", tensor
+                for name, tensor in checked(parts.language_tensors()):
+                    yield _composite_name(name), tensor
+
+            write_safetensors(tensors(), folder)
+            processor.save_pretrained(folder)
+        settings = parts.tokenizer_folder / "generation_config.json"
+        if settings.is_file():
+            shutil.copyfile(settings, folder / settings.name)
+
+    def _read_own(self, folder: Path, layout: str, with_language: bool) -> Parts:
+        config = self.load_config(folder)
+        if layout == "webui":
+            vision = stored_tensors(folder / "vision")
+            language = stored_tensors(folder) if with_language else None
+            if with_language:
+                config.text_config = type(config.text_config).from_dict(read_json(folder / "config.json"))
+        else:
+            tensors = stored_tensors(folder)
+            vision = {name.removeprefix(VISION_PREFIX): t for name, t in tensors.items() if name.startswith(VISION_PREFIX)}
+            rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(VISION_PREFIX)}
+            language = {_language_name(name): tensor for name, tensor in rest.items()} if with_language else None
+        return Parts(config, vision, language, folder, repr(str(folder)))
+
+    def _check(self, parts: Parts) -> None:
+        with torch.device("meta"):
+            expected = self.vision_class(parts.config).state_dict()
+        check_placed(parts.vision, expected, f"{parts.source}: the vision model")
+        if parts.language is not None:
+            from transformers import LlamaForCausalLM
+
+            with torch.device("meta"):
+                expected = LlamaForCausalLM(parts.config.text_config).state_dict()
+            if parts.config.text_config.tie_word_embeddings and "lm_head.weight" not in parts.language:
+                expected.pop("lm_head.weight")
+            check_placed(parts.language, expected, f"{parts.source}: the language model")
+            if parts.adapter is not None:
+                lost = [module for module in parts.adapter.pairs if f"{module}.weight" not in parts.language]
+                if lost:
+                    raise ValueError(f"{parts.adapter.source}: {lost[:3]} are not in the language model of {parts.source}.")
+
+    def _vision(self, parts: Parts, dtype: torch.dtype | str | None) -> CompositeVisionModel:
+        stored = next(tensor.dtype for tensor in parts.vision.values() if tensor.is_floating_point())
+        dtype = stored if dtype in (None, "auto") else getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        check_finite(parts.vision, parts.source)
+        state = {name: tensor.clone() for name, tensor in parts.vision.items()}
+        return self.vision_class.from_pretrained(None, config=parts.config, state_dict=state, dtype=dtype).eval()
+
+
+def read_text_model(path: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
+    """Folder and configuration of a language model that stands by itself.
+
+    Raises:
+        FileNotFoundError, ValueError: it is no folder of a LLaMA with its weights.
+    """
+    folder = Path(path).expanduser()
+    config = read_json(folder / "config.json")
+    if not folder.is_dir() or not config:
+        raise FileNotFoundError(f"{str(folder)!r} is no folder of a language model: there is no config.json in it.")
+    if config.get("model_type") != "llama":
+        raise ValueError(
+            f"{str(folder)!r} is a {config.get('model_type')!r}, not a LLaMA. Give the language model (Vicuna, LLaMA)."
+        )
+    if not weight_files(folder):
+        raise FileNotFoundError(f"{str(folder)!r} holds no weights of a language model. Copy its weight files into it.")
+    tensor_headers(folder)
+    return folder, config
+
+
+def _composite_name(name: str) -> str:
+    return name if name.startswith("lm_head.") else f"model.language_model.{name.removeprefix('model.')}"
+
+
+def _language_name(name: str) -> str:
+    return name if name.startswith("lm_head.") else f"model.{name.removeprefix('model.language_model.')}"
+
+
+def _quantization(load_in_8bit: bool, load_in_4bit: bool) -> BitsAndBytesConfig | None:
+    if load_in_8bit and load_in_4bit:
+        raise ValueError("load_in_8bit and load_in_4bit exclude each other; give one of them.")
+    if load_in_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if load_in_4bit:
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float16, bnb_4bit_quant_type="nf4")
+    return None
+
+
+def write_json(file: Path, values: dict[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,160 @@
+"""The tensors of published files, mapped and not read: a 7B checkpoint is opened in a second and costs no memory.
+
+Pickles are opened with `weights_only=True`: no code of a checkpoint runs. What trainers wrap around the weights (`model`,
+`state_dict`, `module.`) is taken off.
+"""
+
+import json
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..weights import weight_files
+
+MAX_SHARD_BYTES = 2 * 2**30
+_WRAPPERS = ("model", "model_state_dict", "state_dict")
+_BUFFERS = re.compile(r"(rotary_emb\.inv_freq|\.position_ids)$")
+
+
+def stored_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a weight file or of a folder's weight files, as they are stored. Buffers that models compute are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no weights in the folder.
+        ValueError: a file is broken, could run code, or holds no named tensors; the same name stands in two files.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{str(path)!r} is not there. Give the file that was published, or the folder it lies in.")
+    files = [path] if path.is_file() else weight_files(path)
+    if not files:
+        raise FileNotFoundError(f"{str(path)!r} holds no weights (pytorch_model*.bin, *.safetensors). Give the model's folder.")
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files:
+        found = _open(file)
+        if twice := sorted(tensors.keys() & found.keys()):
+            raise ValueError(
+                f"{str(file)!r} holds {twice[:3]} that another file holds, too. Remove the file that is not the model's."
+            )
+        tensors |= found
+    return {name: tensor for name, tensor in tensors.items() if not _BUFFERS.search(name)}
+
+
+def _open(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            content = load_file(file)
+        else:
+            with open(file, "rb") as handle:
+                is_zip = handle.read(4) == b"PK\x03\x04"
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise ValueError(
+            f"{str(file)!r} was not opened: it is broken, or it holds more than tensors and could run code ({reason})."
+        ) from error
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # broken bytes lead the unpickler anywhere
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ValueError(f"{str(file)!r} is broken or half-written ({reason}). Copy the file again.") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    named = isinstance(content, Mapping) and all(isinstance(value, torch.Tensor) for value in content.values())
+    if not named or not content:
+        raise ValueError(f"{str(file)!r} is not a checkpoint: it holds something else than named tensors.")
+    if all(name.startswith("module.") for name in content):
+        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return dict(content)
+
+
+def check_placed(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], source: str) -> None:
+    """Every given tensor has a place of its own shape, and no place is left empty.
+
+    Raises:
+        ValueError: not so; names the tensors.
+    """
+    missing = [name for name in expected if name not in given]
+    unknown = [name for name in given if name not in expected]
+    wrong = [
+        f"{name} {tuple(given[name].shape)}, here {tuple(expected[name].shape)}"
+        for name in expected
+        if name in given and given[name].shape != expected[name].shape
+    ]
+    problems = [
+        f"{len(names)} tensors {what}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        for what, names in (("are missing", missing), ("have no place", unknown), ("have another shape", wrong))
+        if names
+    ]
+    if problems:
+        raise ValueError(f"{source} does not fit: {'; '.join(problems)}. Is it whole, and of this model?")
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Raises ValueError when a value is infinite or no number."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{source}: {name} holds values that are not finite. The file is damaged; copy it again.")
+
+
+def write_safetensors(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
+    """Write tensors as they come, in shards when they are many; one shard is in memory at a time."""
+    _write_shards(tensors, folder, "model", "safetensors", lambda shard, file: save_file(shard, file, {"format": "pt"}))
+
+
+def write_pickles(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
+    """As `write_safetensors`, in the `.bin` files that the originals read."""
+    _write_shards(tensors, folder, "pytorch_model", "bin", torch.save)
+
+
+def _write_shards(tensors, folder: Path, stem: str, suffix: str, save) -> None:
+    shards: list[tuple[Path, list[str]]] = []
+    shard: dict[str, torch.Tensor] = {}
+    total = 0
+
+    def flush() -> None:
+        file = folder / f"{stem}-part{len(shards):05d}.{suffix}"
+        save(shard, file)
+        shards.append((file, list(shard)))
+        shard.clear()
+
+    shard_bytes = 0
+    for name, tensor in tensors:
+        if shard and shard_bytes + tensor.nbytes > MAX_SHARD_BYTES:
+            flush()
+            shard_bytes = 0
+        shard[name] = tensor.contiguous().clone()  # a view into a mapped file would be written with its neighbours
+        shard_bytes += tensor.nbytes
+        total += tensor.nbytes
+    flush()
+    if len(shards) == 1:
+        shards[0][0].rename(folder / f"{stem}.{suffix}")
+        return
+    weight_map = {}
+    for number, (file, names) in enumerate(shards, start=1):
+        final = f"{stem}-{number:05d}-of-{len(shards):05d}.{suffix}"
+        file.rename(folder / final)
+        weight_map |= dict.fromkeys(names, final)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def new_folder(target: Path) -> Path:
+    """A temporary folder beside a target that does not exist yet or is empty; rename it when it is whole.
+
+    Raises:
+        FileExistsError: the target holds something.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{str(target)!r} exists already. Choose another --output_dir, or remove it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    os.chmod(folder, 0o755)
+    return folder

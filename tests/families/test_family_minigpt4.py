@@ -1,0 +1,316 @@
+"""MiniGPT-4 and LRV-Instruction V1 against the originals' recorded numbers, from the files they were published as."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+
+from pipelines import load_model, minigpt4
+from pipelines.base import ImagePart
+from pipelines.generation import ChatModel, message
+from pipelines.registry import find_family, load_pipeline
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "minigpt4"
+EXPECTED = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
+PROJECTION = GOLDEN / "checkpoint" / "pretrained_minigpt4_7b.pth"
+LRV = GOLDEN / "checkpoint" / "lrv_v1_checkpoint_0.pth"
+VICUNA = GOLDEN / "vicuna_tiny"
+GREEDY = {"do_sample": False, "top_k": None, "max_new_tokens": 12}
+QUESTIONS = {
+    "single": "What color is the boat?",
+    "two": "Compare the first and the second picture.",
+    "single_main": "What color is the boat?",
+    "two_main": "Compare the first and the second picture.",
+}
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return np.load(GOLDEN / "expected.npz")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [Image.open(GOLDEN / "images" / f"image_{letter}.png") for letter in "ab"]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_model(PROJECTION, text_model=VICUNA, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module", params=["on_top", "by_itself"])
+def lrv(request):
+    if request.param == "on_top":
+        return load_model(PROJECTION, text_model=VICUNA, lora_model=LRV, dtype=torch.float32)
+    return load_model(LRV, text_model=VICUNA, dtype=torch.float32)
+
+
+def expected_ids(case) -> list[int]:
+    first, *rest = case["segment_ids"]
+    return [*first, *(token for piece in rest for token in [3] * 32 + piece)]
+
+
+def assert_case(model, processor, name, images, arrays):
+    case = EXPECTED[name]
+    inputs = processor(images=images[: case["n_images"]], text=case["prompt"])
+    assert inputs["input_ids"][0].tolist() == expected_ids(case)
+    with torch.no_grad():
+        logits = model(**inputs).logits[:, -1].numpy()
+    np.testing.assert_allclose(logits, arrays[f"{name}.last_logits"], atol=3e-4, rtol=0)
+    generated = model.generate(**inputs, **GREEDY)[0, inputs["input_ids"].shape[1] :].tolist()
+    assert generated == case["greedy"][1:]
+
+
+def assert_features(model, processor, images, arrays, name):
+    pixel_values = processor.preprocess_images(images)
+    assert np.array_equal(pixel_values.numpy(), arrays["pixel_values"])
+    with torch.no_grad():
+        output = model.get_image_features(pixel_values)
+    np.testing.assert_allclose(output.last_hidden_state.numpy(), arrays["ln_vision"], atol=5e-5, rtol=0)
+    np.testing.assert_allclose(output.pooler_output.numpy(), arrays[name], atol=5e-5, rtol=0)
+
+
+def test_features_are_the_originals(base, images, arrays):
+    assert_features(*base, images, arrays, "image_embeds")
+
+
+@pytest.mark.parametrize("name", ["single", "two", "multi_turn", "single_main", "two_main"])
+def test_answers_are_the_originals(base, images, arrays, name):
+    assert_case(*base, name, images, arrays)
+
+
+def test_lrv_v1_is_the_originals(lrv, images, arrays):
+    assert_features(*lrv, images, arrays, "lrv_v1.image_embeds")
+    assert_case(*lrv, "lrv_v1_single", images, arrays)
+
+
+@pytest.mark.parametrize("name", ["train", "train_main"])
+def test_training_loss_is_the_originals(base, arrays, name):
+    inputs = {key: torch.tensor(arrays[f"{name}.{key}"]) for key in ("inputs_embeds", "attention_mask", "labels")}
+    with torch.no_grad():
+        loss = base[0](**inputs).loss
+    assert loss.item() == pytest.approx(EXPECTED[name]["loss"], abs=3e-4)
+
+
+@pytest.mark.parametrize("case", QUESTIONS)
+def test_chat_template_writes_the_originals_prompt(base, case):
+    style = "main" if case.endswith("main") else "v1"
+    messages = [message("user", QUESTIONS[case], EXPECTED[case]["n_images"])]
+    text = base[1].apply_chat_template(messages, add_generation_prompt=True, prompt_style=style)
+    assert text == "<s>" + EXPECTED[case]["prompt"]
+
+
+def test_chat_template_writes_several_turns(base):
+    messages = [
+        message("user", "What color is the boat?", 1),
+        message("assistant", " The boat is red. "),
+        message("user", "How many windows?"),
+    ]
+    assert base[1].apply_chat_template(messages, add_generation_prompt=True) == "<s>" + EXPECTED["multi_turn"]["prompt"]
+
+
+@pytest.mark.parametrize("case", ["single", "two"])
+def test_chat_gives_the_originals_ids_and_answer(base, images, case):
+    chat = ChatModel(*base)
+    number = EXPECTED[case]["n_images"]
+    parts = [ImagePart.of(image.convert("RGB")) for image in images[:number]]
+    prepared = chat.prepare([message("user", QUESTIONS[case], number)], parts)
+    assert prepared.input_ids[0].tolist() == expected_ids(EXPECTED[case])
+    new_ids = []
+    for new_ids in chat.stream_ids(prepared, GenerationConfig(do_sample=False, max_new_tokens=12)):  # noqa: B007
+        pass
+    assert new_ids == EXPECTED[case]["greedy"][1:]
+
+
+def test_an_answer_ends_at_the_separator(base, images):
+    chat = ChatModel(*base)
+    ids = chat.tokenizer("A boat.### Human: more", add_special_tokens=False)["input_ids"]
+    assert chat.decode(ids) == "A boat."
+    prepared = chat.prepare([message("user", "What?", 1)], [ImagePart.of(images[0].convert("RGB"))])
+    separator = chat.tokenizer("###", add_special_tokens=False)["input_ids"]
+
+    class Separator(torch.nn.Module):
+        """Says the ids of the separator again and again."""
+
+        def forward(self, hidden_states):
+            logits = torch.full((*hidden_states.shape[:2], 480), -1.0)
+            Separator.said += 1
+            logits[..., separator[(Separator.said - 1) % len(separator)]] = 1.0
+            return logits
+
+    Separator.said = 0
+    head, base[0].lm_head = base[0].lm_head, Separator()
+    try:
+        *_, new_ids = chat.stream_ids(prepared, GenerationConfig(do_sample=False, max_new_tokens=50))
+    finally:
+        base[0].lm_head = head
+    assert new_ids == separator
+
+
+def test_batched_answers_are_those_of_each_row(base, images):
+    chat = ChatModel(*base)
+    part = ImagePart.of(images[0].convert("RGB"))
+    conversations = [([message("user", text, 1)], [part]) for text in ("What?", "How many windows does the house have?")]
+    config = GenerationConfig(do_sample=False, max_new_tokens=8)
+    assert chat.answer_batch(conversations, config) == [chat.answer(*each, config) for each in conversations]
+
+
+@pytest.mark.parametrize("layout", ["webui", "transformers", "original"])
+def test_written_and_read_again_it_is_the_same_model(layout, images, arrays, tmp_path):
+    parts = minigpt4.FAMILY.read(PROJECTION, text_model=VICUNA)
+    minigpt4.FAMILY.write(parts, tmp_path / "out", layout)
+    assert find_family(tmp_path / "out") == "minigpt4"
+    model, processor = load_model(tmp_path / "out", dtype=torch.float32)
+    assert_case(model, processor, "two", images, arrays)
+    back = minigpt4.FAMILY.read(tmp_path / "out")
+    for name in ("vision", "language"):
+        before, after = getattr(parts, name), getattr(back, name)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_lrv_v1_is_written_into_a_folder(images, arrays, tmp_path):
+    minigpt4.FAMILY.write(minigpt4.FAMILY.read(PROJECTION, text_model=VICUNA, lora_model=LRV), tmp_path / "out")
+    assert_case(*load_model(tmp_path / "out", dtype=torch.float32), "lrv_v1_single", images, arrays)
+
+
+def test_transformers_folder_opens_with_the_auto_classes(images, arrays, tmp_path):
+    minigpt4.FAMILY.write(minigpt4.FAMILY.read(PROJECTION, text_model=VICUNA), tmp_path / "out", "transformers")
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert_case(model, AutoProcessor.from_pretrained(tmp_path / "out"), "two", images, arrays)
+
+
+def test_pipeline_reads_no_language_model(images, arrays, tmp_path):
+    minigpt4.FAMILY.write(minigpt4.FAMILY.read(PROJECTION, text_model=VICUNA), tmp_path / "out")
+    (tmp_path / "out" / "model.safetensors").unlink()
+    features = load_pipeline(tmp_path / "out").encode_images([image.convert("RGB") for image in images])
+    embeds = torch.stack([each.embeds for each in features]).numpy()
+    np.testing.assert_allclose(embeds, arrays["image_embeds"], atol=5e-5, rtol=0)
+
+
+def test_all_published_files_in_one_folder_open(images, arrays, tmp_path):
+    folder = tmp_path / "minigpt4"
+    shutil.copytree(VICUNA, folder)
+    for name in ("eva_vit_g.pth", "blip2_pretrained_flant5xxl.pth"):
+        shutil.copy(GOLDEN / "checkpoint" / name, folder / f"renamed-{name}")
+    shutil.copy(PROJECTION, folder)
+    assert find_family(folder) == "minigpt4"
+    assert_case(*load_model(folder, dtype=torch.float32), "single", images, arrays)
+
+
+@pytest.fixture
+def llama2(tmp_path):
+    """The files of the LLaMA-2 variant: a projection of four joined tokens, no Q-Former."""
+    folder = tmp_path / "llama2"
+    folder.mkdir()
+    shutil.copy(GOLDEN / "checkpoint" / "eva_vit_g.pth", folder)
+    torch.manual_seed(0)
+    projection = {"llama_proj.weight": torch.randn(48, 4 * 32), "llama_proj.bias": torch.randn(48)}
+    torch.save({"model": projection}, folder / "pretrained_minigpt4_llama2_7b.pth")
+    return folder, projection
+
+
+def test_llama2_variant_joins_four_tokens(llama2, images, arrays):
+    folder, projection = llama2
+    model, processor = load_model(folder, text_model=VICUNA, dtype=torch.float32)
+    with torch.no_grad():
+        features = model.get_image_features(processor.preprocess_images(images)).pooler_output
+    # its norm after the encoder is as it is made: recompute it from the recorded output of the encoder
+    tokens = torch.nn.functional.layer_norm(torch.tensor(arrays["vit.output"]), (32,), eps=1e-5)[:, 1:].reshape(2, 64, 128)
+    expected = tokens @ projection["llama_proj.weight"].T + projection["llama_proj.bias"]
+    torch.testing.assert_close(features, expected, atol=5e-5, rtol=0)
+
+
+def test_llama2_variant_has_its_own_prompt(llama2):
+    model, processor = load_model(llama2[0], text_model=VICUNA, dtype=torch.float32)
+    messages = [message("user", "What?", 1), message("assistant", "A boat."), message("user", "And?")]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    system = EXPECTED["single"]["prompt"].partition("###")[0]
+    assert text == f"<s>{system}<s>[INST] <Img><ImageHere></Img> What? [/INST] A boat.<s>[INST] And? [/INST] "
+    assert ChatModel(model, processor).pipeline.stop_strings == ()
+
+
+def one_line(error) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_missing_files_are_named(tmp_path):
+    shutil.copy(PROJECTION, tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        load_model(tmp_path / PROJECTION.name, text_model=VICUNA)
+    assert "eva_vit_g.pth" in one_line(error)
+    assert "blip2_pretrained_flant5xxl.pth" in one_line(error)
+    with pytest.raises(FileNotFoundError, match="--text_model"):
+        load_model(PROJECTION)
+
+
+def test_a_projection_for_13b_is_named_with_both_widths(tmp_path):
+    wide = {"llama_proj.weight": torch.zeros(5120, 24), "llama_proj.bias": torch.zeros(5120)}
+    torch.save({"model": wide}, tmp_path / "pretrained_minigpt4.pth")
+    for kwargs in (
+        {"folder": tmp_path / "pretrained_minigpt4.pth", "vision_model": GOLDEN / "checkpoint"},
+        {"folder": PROJECTION, "lora_model": tmp_path / "pretrained_minigpt4.pth"},
+    ):
+        with pytest.raises(ValueError) as error:
+            load_model(kwargs.pop("folder"), text_model=VICUNA, **kwargs)
+        assert "5120" in one_line(error)
+        assert "width 48" in one_line(error) or "has 48" in one_line(error)
+
+
+def test_two_projections_in_a_folder_are_named():
+    with pytest.raises(ValueError) as error:
+        load_model(GOLDEN / "checkpoint", text_model=VICUNA)
+    assert "lrv_v1_checkpoint_0.pth" in one_line(error)
+    assert "pretrained_minigpt4_7b.pth" in one_line(error)
+
+
+@pytest.mark.parametrize("change", ["half", "tensor too few", "tensor too many", "not finite", "code"])
+def test_a_damaged_file_is_refused(change, tmp_path):
+    folder = Path(shutil.copytree(GOLDEN / "checkpoint", tmp_path / "copy"))
+    file = folder / "blip2_pretrained_flant5xxl.pth"
+    content = torch.load(file, weights_only=True)
+    name = "Qformer.bert.encoder.layer.1.attention.self.key.weight"
+    said = name.replace("Qformer.bert.", "qformer.").replace(".self.", ".attention.")
+    if change == "half":
+        file.write_bytes(file.read_bytes()[:50_000])
+        said = file.name
+    elif change == "tensor too few":
+        del content["model"][name]
+    elif change == "tensor too many":
+        content["model"]["Qformer.bert.extra.weight"] = torch.zeros(3)
+        said = "Qformer.bert.extra.weight"
+    elif change == "not finite":
+        content["model"][name][0, 0] = float("nan")
+        said = "not finite"
+    else:
+        content["model"]["evil"] = _Evil(tmp_path / "ran")
+        said = "could run code"
+    if change != "half":
+        torch.save(content, file)
+    with pytest.raises(ValueError) as error:
+        load_model(folder / PROJECTION.name, text_model=VICUNA)
+    assert said in one_line(error)
+    assert not (tmp_path / "ran").exists()
+
+
+class _Evil:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_another_language_model_is_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_neox"}))
+    with pytest.raises(ValueError) as error:
+        load_model(PROJECTION, text_model=tmp_path)
+    assert "gpt_neox" in one_line(error)
