@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pipelines.visualcla import VisualCLAConfig, VisualCLAVisionModel  # noqa: E402
-from training.products import Product  # noqa: E402
-from training.shards import Shard, open_writer  # noqa: E402
+from training.merge.products import Product  # noqa: E402
+from training.merge.shards import Shard, open_writer  # noqa: E402
 
 TOKENIZER = ROOT / "tests" / "golden" / "visualcla" / "release" / "visualcla-tiny"
 WRITTEN_BYTES = 2**23
@@ -36,7 +36,7 @@ WRITTEN_BYTES = 2**23
 MEASURED = """
 import json, sys, time
 from pathlib import Path
-import training.merge, training.verify  # what the verb imports, at the latest while it runs
+import training.merge.verify  # what the verb imports, at the latest while it runs
 before = int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
 start, start_cpu = time.perf_counter(), time.process_time()
 status = training.merge.main(sys.argv[1:])

@@ -6,7 +6,7 @@ import sys
 VERBS = {
     "train": (".train", "train a model, or an adapter for it, from a configuration file"),
     "merge": (".merge", "put a language model, a vision model and adapters into one folder"),
-    "convert": (".convert", "write a model or an adapter in another layout"),
+    "convert": (".merge.convert", "write a model or an adapter in another layout"),
 }
 """Verb -> (module with `main(argv) -> int`, a line for the user)."""
 

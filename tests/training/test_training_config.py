@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from training.__main__ import main
-from training.config import parse, resolved
+from training.train.config import parse, resolved
 
 RECIPES = sorted(Path("demo/recipes").glob("*.yaml"))
 

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM
 
 from pipelines.visualcla import detect_layout, load_pretrained, load_tokenizer
 from pipelines.weights import load_tensors
-from training.convert_adapter import target_pattern
+from training.merge.convert_adapter import target_pattern
 
 LAYOUTS = ("webui", "transformers", "original")
 SPLIT = GOLDEN / "tgwebui"

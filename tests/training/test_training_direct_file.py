@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from training import direct_file
-from training.direct_file import DirectFile
+from training.merge import direct_file
+from training.merge.direct_file import DirectFile
 
 PIECES = [b"head", os.urandom(3 * 4096), b"", os.urandom(direct_file.BUFFER_BYTES + 5), b"tail"]
 

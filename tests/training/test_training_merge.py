@@ -138,11 +138,11 @@ def test_verify_compares_with_base_and_adapter(tmp_path, capsys):
 
 
 def test_verify_finds_a_wrong_weight(tmp_path, capsys, monkeypatch):
-    from training import lora_arithmetic
+    from training.merge import lora
 
-    apply = lora_arithmetic.Factors.apply
+    apply = lora.Factors.apply
     monkeypatch.setattr(
-        lora_arithmetic.Factors,
+        lora.Factors,
         "apply",
         lambda self, rows, first: apply(self, rows, first) if self.left.shape[0] > 64 else None,
     )

@@ -12,7 +12,7 @@ from merging import RELEASE, TEXT, VISION, contents, copy, error_of, run_merge
 from safetensors.torch import save_file
 
 from pipelines.weights import load_tensors
-from training import output_folder, shards
+from training.merge import output_folder, shards
 
 
 def edit(folder, name="config.json", **values):

@@ -10,7 +10,7 @@ import sys
 import pytest
 from merging import RELEASE, TEXT, VISION, contents, copy, run_merge
 
-from training.output_folder import OutputFolder
+from training.merge.output_folder import OutputFolder
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,9 +49,7 @@ def child(output, kill_at, flags, results):
 def run():
     """Run a merge in a process of its own, which dies before step `kill_at`; returns (status, steps), or None when it died."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["merging", "training.write_model", "training.merge", "transformers.models.llama.modeling_llama"]
-    )
+    context.set_forkserver_preload(["merging", "training.merge", "transformers.models.llama.modeling_llama"])
 
     def start(output, kill_at=0, *flags):
         results = context.Queue()

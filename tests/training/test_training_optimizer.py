@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.optimizer import MuonWithAdamW
+from training.train.optimizer import MuonWithAdamW
 
 
 class Tiny(nn.Module):

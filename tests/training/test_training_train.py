@@ -13,9 +13,9 @@ from pipelines import visualcla
 from pipelines.visualcla.saving import save_model_folder
 from pipelines.weights import load_tensors
 from training.__main__ import main
-from training.adapter import merge_lora
-from training.config import parse
 from training.train import Run
+from training.train.adapter import merge_lora
+from training.train.config import parse
 
 GOLDEN = Path("tests/golden/visualcla")
 TINY = GOLDEN / "merged/visualcla-tiny-merged"

@@ -13,10 +13,10 @@ from transformers import Trainer, TrainerCallback
 from pipelines import visualcla
 from pipelines.visualcla.saving import replace_folder, save_model_folder
 
+from ..collator import ConversationCollator
+from ..data import open_source
 from .adapter import add_lora, merge_lora, save_adapter
-from .collator import ConversationCollator
 from .config import Arguments, Recipe, parse, resolved
-from .data import open_source
 from .optimizer import MuonWithAdamW
 from .vision import AttributeClassifier, AttributeCollator
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.checkpoints.stored_tensors import StoredTensor, stored_tensors
 from pipelines.json_files import read_json
 from pipelines.visualcla.adapter import model_key
-
-from .stored_tensors import StoredTensor, stored_tensors
 
 COMPUTED_BUFFERS = (".position_ids", "rotary_emb.inv_freq")
 """Ends of names that old checkpoints carry and today's models compute."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.checkpoints.stored_tensors import StoredTensor, stored_tensors
 from pipelines.json_files import read_json
 from pipelines.visualcla.checkpoint import detect_layout
 
-from .adapter_tensors import COMPUTED_BUFFERS
-from .stored_tensors import StoredTensor, stored_tensors
+from .adapters import COMPUTED_BUFFERS
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pipelines.visualcla import VisualCLAConfig, VisualCLAVisionModel
 
-from .model_parts import Part
+from .parts import Part
 
 EYES_FIELDS = ("vision_config", "visual_resampler_config", "use_visual_resampler")
 

@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 
+from pipelines.checkpoints.stored_tensors import StoredTensor
 from pipelines.visualcla import load_tokenizer
 
-from .adapter_tensors import Adapter, read_adapter
-from .base_checks import (
+from .adapters import Adapter, read_adapter
+from .checks import (
     TEXT_CONFIG_FIELDS,
     VISION_CONFIG_FIELDS,
     check_base_name,
     check_recorded,
     check_tokenizer_goes_on,
 )
-from .lora_arithmetic import LowRank
-from .model_parts import Part, has_whole_eyes, read_config, read_eyes, read_language_model
-from .model_structure import eyes_fields, eyes_shapes, language_model_structure, without_paths
+from .lora import LowRank
+from .parts import Part, has_whole_eyes, read_config, read_eyes, read_language_model
 from .products import MergePlan, Product
-from .stored_tensors import StoredTensor
+from .structure import eyes_fields, eyes_shapes, language_model_structure, without_paths
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 

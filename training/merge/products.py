@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from .lora_arithmetic import LowRank
-from .model_parts import Part
-from .stored_tensors import StoredTensor
+from pipelines.checkpoints.stored_tensors import StoredTensor
+
+from .lora import LowRank
+from .parts import Part
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 
 from pipelines.visualcla.checkpoint import resolve_folder
 
-from .merge_plan import plan_merge
-from .model_folder import LAYOUTS
-from .write_model import write_model
+from .folder import LAYOUTS
+from .plan import plan_merge
+from .write import write_model
 
 DTYPES = {"auto": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from pipelines.checkpoints.stored_tensors import StoredTensor
+
+from .card import model_card, versions
+from .folder import Layout, plan_shards, small_files
 from .input_hashes import InputHashes
-from .model_card import model_card, versions
-from .model_folder import Layout, plan_shards, small_files
 from .output_folder import OutputFolder
 from .products import MergePlan, Product
 from .shards import Shard
-from .stored_tensors import StoredTensor
 from .streaming import write_shards
 
 SMALL_FILES_BYTES = 2**20

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .data import Row
+from ..data import Row
 
 
 class AttributeCollator:

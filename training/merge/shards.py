@@ -9,12 +9,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.checkpoints.stored_tensors import StoredTensor, read_header
+from pipelines.checkpoints.torch_pickles import pickle_head
 from pipelines.weights import SAFETENSORS_DTYPES
 
 from .direct_file import DirectFile
 from .products import Product
-from .stored_tensors import StoredTensor, read_header
-from .torch_pickles import pickle_head
 
 _DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 _ALIGNMENT_BYTES = 64  # as PyTorch aligns them

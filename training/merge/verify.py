@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from pipelines.visualcla import load_pretrained, load_tokenizer
 from pipelines.visualcla.adapter import apply_adapter
 
-from .adapter_tensors import Adapter, read_adapter
+from .adapters import Adapter, read_adapter
 from .products import MergePlan
 
 QUESTION = "What is this? 这是什么？"

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import torch
 
-from pipelines.weights import SAFETENSORS_DTYPES, weight_files
+from ..weights import SAFETENSORS_DTYPES, weight_files
 
 MAX_HEADER_BYTES = 100 * 2**20
 

@@ -18,15 +18,15 @@ import torch
 
 from pipelines.visualcla import VisualCLAConfig
 
-from .adapter_tensors import Adapter, read_adapter
+from .adapters import Adapter, read_adapter
+from .folder import TOKENIZER_FILES
 from .input_hashes import InputHashes
-from .model_folder import TOKENIZER_FILES
-from .model_parts import read_config
 from .original_tokenizer import original_tokenizer_files
 from .output_folder import OutputFolder
+from .parts import read_config
 from .products import Product
 from .shards import Shard
-from .write_model import recipe_hash, write_weights
+from .write import recipe_hash, write_weights
 
 FORMS = ("release", "split")
 

@@ -12,12 +12,13 @@ from typing import Any, BinaryIO
 
 import torch
 
+from pipelines.checkpoints.stored_tensors import StoredTensor, read_into
+
 from .background import InBackground, Sink
 from .input_hashes import InputHashes
-from .lora_arithmetic import TILE_ELEMENTS, Factors, convert_rows
+from .lora import TILE_ELEMENTS, Factors, convert_rows
 from .products import Product
 from .shards import Shard, ShardWriter, open_writer
-from .stored_tensors import StoredTensor, read_into
 
 BLOCK_BYTES = 16 * 2**20
 QUEUE_BLOCKS = 4

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .adapter_tensors import Adapter
-from .model_parts import read_language_model
+from .adapters import Adapter
+from .parts import read_language_model
 
 SIGNATURE_BYTES = 2**16
 

@@ -1,0 +1,1 @@
+"""Checkpoints as they lie on disk: stored tensors, layouts, foreign formats. Nothing here runs code of a checkpoint."""
