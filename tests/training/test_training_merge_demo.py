@@ -19,7 +19,7 @@ from pipelines.weights import load_tensors
 
 pytestmark = pytest.mark.slow
 
-ADAPTER = Path(__file__).parent / "golden/demo_adapter"
+ADAPTER = Path(__file__).parents[1] / "golden/demo_adapter"
 EXAMPLE = DEFAULT_MODEL.parent / "examples/four-shapes.png"
 MODEL = {"text": DEFAULT_MODEL, "vision": None, "lora": [ADAPTER]}
 
