@@ -1,0 +1,471 @@
+"""OpenFlamingo and Multimodal-GPT from files: the published ones as they lie, and the folders that this project writes.
+
+| layout         | what it is                                                                                          |
+| -------------- | --------------------------------------------------------------------------------------------------- |
+| `webui`        | the language model at the root, everything else in `vision/`: what the web UI's loaders open        |
+| `transformers` | one composite checkpoint: what transformers' Auto classes open                                      |
+| `original`     | `checkpoint.pt`; LLaMA and CLIP lie beside it in `llama/` and `clip/`, or are given                 |
+
+Multimodal-GPT's LoRA, `mmgpt-lora-v0-release.pt` or what its trainer writes, goes on top of any of them and is merged into
+the weights on the way. `saving.py` writes the layouts, `layouts.py` knows the names.
+"""
+
+import copy
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from ..embedder import embedding_device
+from ..hub import resolve_folder
+from ..inert_pickle import load_inert
+from ..json_files import read_json
+from ..weights import load_tensors
+from .configuration_open_flamingo import OpenFlamingoConfig
+from .layouts import EMBEDDINGS, PARTS, from_checkpoint, from_clip, from_lora, from_open_clip
+from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration, OpenFlamingoVisionModel
+from .pipeline import OpenFlamingoPipeline
+from .processing_open_flamingo import IMAGE_TOKEN, OpenFlamingoProcessor, load_image_processor, load_tokenizer
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """Everything a model is made of, before it is made.
+
+    Attributes:
+        config: its configuration, the id of `<image>` known.
+        tensors: its weights under the names of `modeling_open_flamingo.py`; they stay on disk until they are used.
+        tokenizer, image_processor: what its processor is made of.
+        generation_config: sampling defaults.
+        chat_template: None for Multimodal-GPT's.
+    """
+
+    config: OpenFlamingoConfig
+    tensors: Tensors
+    tokenizer: PreTrainedTokenizerBase
+    image_processor: CLIPImageProcessorPil
+    generation_config: GenerationConfig
+    chat_template: str | None = None
+
+
+def load_model(
+    name_or_path: str | os.PathLike,
+    *,
+    text_model: str | os.PathLike | None = None,
+    vision_model: str | os.PathLike | None = None,
+    lora_model: str | os.PathLike | None = None,
+    dtype: torch.dtype | str | None = "auto",
+    device_map: Any = None,
+    load_in_8bit: bool = False,
+    load_in_4bit: bool = False,
+    quantization_config: Any = None,
+    **kwargs: Any,
+) -> tuple[OpenFlamingoForConditionalGeneration, OpenFlamingoProcessor]:
+    """A whole model from any layout, in evaluation mode, and its processor.
+
+    Args:
+        name_or_path: a folder, or `checkpoint.pt` itself.
+        text_model: LLaMA's folder (layout `original`; `llama/` beside `checkpoint.pt` when absent).
+        vision_model: CLIP's folder, or a file of open_clip (layout `original`; `clip/` when absent).
+        lora_model: Multimodal-GPT's LoRA, merged before anything is quantised.
+        dtype: of all weights; "auto" is the language model's as stored.
+        device_map: as in transformers, for the language model; the rest goes where its embeddings are.
+        load_in_8bit: quantise the language model through bitsandbytes; the rest stays as it is.
+        load_in_4bit: as `load_in_8bit`, with 4 bits.
+        kwargs: for the language model's `from_pretrained`, such as `attn_implementation`.
+
+    Raises:
+        FileNotFoundError, ValueError: files are missing, or do not fit each other; the message says which and what to do.
+    """
+    if load_in_8bit and load_in_4bit:
+        raise ValueError("load_in_8bit and load_in_4bit exclude each other; give one of them.")
+    if load_in_8bit:
+        quantization_config = BitsAndBytesConfig(load_in_8bit=True)
+    elif load_in_4bit:
+        quantization_config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_compute_dtype=torch.float16, bnb_4bit_quant_type="nf4"
+        )
+    checkpoint = read_checkpoint(name_or_path, text_model, vision_model, lora_model, dtype)
+    config, language = checkpoint.config, language_tensors(checkpoint.tensors)
+    if dtype in (None, "auto"):
+        dtype = language["lm_head.weight"].dtype
+    language_model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config.text_config)].from_pretrained(
+        None,
+        config=config.text_config,
+        state_dict=language,
+        dtype=dtype,
+        device_map=device_map,
+        quantization_config=quantization_config,
+        **kwargs,
+    )
+    language_model.generation_config = checkpoint.generation_config
+    vision = _vision_model(config, checkpoint.tensors, dtype).to(embedding_device(language_model))
+    model = OpenFlamingoForConditionalGeneration(config, language_model=language_model, vision=vision)
+    model.generation_config = checkpoint.generation_config
+    model.processor = OpenFlamingoProcessor(checkpoint.image_processor, checkpoint.tokenizer, checkpoint.chat_template)
+    return model.eval(), model.processor
+
+
+def load_pipeline(
+    folder: str | os.PathLike, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+) -> OpenFlamingoPipeline:
+    """See `pipelines.registry.load_pipeline`; of a whole model the language model is left on disk."""
+    folder = Path(folder)
+    place = folder / "vision" if (folder / "vision" / "config.json").is_file() else folder
+    config = read_config(place)
+    tensors = load_tensors(place)
+    if dtype in (None, "auto"):
+        dtype = tensors["perceiver.latents"].dtype
+    vision = _vision_model(config, tensors, dtype)
+    vision = vision if device is None else vision.to(device)
+    return OpenFlamingoPipeline(vision, load_image_processor(folder), folder.resolve().name)
+
+
+def pipeline_of(model: OpenFlamingoForConditionalGeneration, processor: OpenFlamingoProcessor) -> OpenFlamingoPipeline:
+    """A loaded whole model as a `VisionPipeline`."""
+    return OpenFlamingoPipeline(model, processor.image_processor, model.config.model_type)
+
+
+def read_checkpoint(
+    name_or_path: str | os.PathLike,
+    text_model: str | os.PathLike | None = None,
+    vision_model: str | os.PathLike | None = None,
+    lora_model: str | os.PathLike | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Checkpoint:
+    """All that a model is made of, checked: every tensor has its place, none is missing. See `load_model`."""
+    path = Path(name_or_path).expanduser()
+    original = path / "checkpoint.pt" if path.is_dir() else path
+    if original.is_file():
+        checkpoint = _read_original(original, text_model, vision_model)
+    elif path.is_dir():
+        if text_model is not None or vision_model is not None:
+            raise ValueError(f"{str(path)!r} is a whole model: text_model and vision_model are for checkpoint.pt. Leave them out.")
+        checkpoint = _read_written(path)
+    else:
+        raise FileNotFoundError(f"{str(path)!r} is neither a folder nor a file. Give a model folder or OpenFlamingo's checkpoint.pt.")
+    if lora_model is not None:
+        merge_lora(checkpoint.tensors, Path(lora_model), dtype if isinstance(dtype, torch.dtype) else None)
+    check_tensors(checkpoint.config, checkpoint.tensors, path)
+    return checkpoint
+
+
+def language_tensors(tensors: Tensors) -> Tensors:
+    """Those of the language model, under the names of its own files."""
+    (prefix,) = PARTS["language"]
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def vision_tensors(tensors: Tensors) -> Tensors:
+    """All others: what lies in `vision/`."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(PARTS["language"])}
+
+
+def read_config(folder: Path) -> OpenFlamingoConfig:
+    """The configuration of a folder that this project has written.
+
+    Raises:
+        ValueError: it is another model's, or there is none.
+    """
+    values = read_json(folder / "config.json")
+    if values.get("model_type") != OpenFlamingoConfig.model_type:
+        raise ValueError(
+            f"{str(folder)!r} holds no OpenFlamingo model: its config.json has the model_type {values.get('model_type')!r}. Give "
+            "checkpoint.pt with text_model and vision_model, or a folder that was made of it."
+        )
+    return OpenFlamingoConfig.from_dict(values)
+
+
+def check_tensors(config: OpenFlamingoConfig, tensors: Tensors, path: Path) -> None:
+    """
+    Raises:
+        ValueError: a tensor is missing, has no place, or has another shape.
+    """
+    with torch.device("meta"):
+        expected = OpenFlamingoForConditionalGeneration(config).state_dict()
+    missing = [name for name in expected if name not in tensors]
+    leftover = [name for name in tensors if name not in expected]
+    wrong = [
+        f"{name} {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != expected[name].shape
+    ]
+    if missing or leftover or wrong:
+        raise ValueError(
+            f"{str(path)!r} is no whole OpenFlamingo model: {len(missing)} tensors missing {missing[:3]}, {len(leftover)} unknown "
+            f"{leftover[:3]}, {len(wrong)} of another shape {wrong[:3]}. Do checkpoint, language model and vision encoder belong "
+            "together?"
+        )
+
+
+def _vision_model(config: OpenFlamingoConfig, tensors: Tensors, dtype: torch.dtype | str) -> OpenFlamingoVisionModel:
+    return OpenFlamingoVisionModel.from_pretrained(
+        None, config=copy.deepcopy(config), state_dict=vision_tensors(tensors), dtype=dtype
+    ).eval()
+
+
+def _read_written(folder: Path) -> Checkpoint:
+    """Layouts `webui` and `transformers`."""
+    if (folder / "vision" / "config.json").is_file():
+        config = read_config(folder / "vision")
+        config.text_config = AutoConfig.from_pretrained(folder)
+        tensors = load_tensors(folder / "vision")
+        tensors |= {f"language_model.{name}": tensor for name, tensor in load_tensors(folder).items()}
+    else:
+        config, tensors = read_config(folder), load_tensors(folder)
+    template = folder / "chat_template.jinja"
+    return Checkpoint(
+        config,
+        tensors,
+        load_tokenizer(folder),
+        load_image_processor(folder),
+        GenerationConfig.from_pretrained(folder),
+        template.read_text(encoding="utf-8") if template.is_file() else None,
+    )
+
+
+def _read_original(file: Path, text_model: str | os.PathLike | None, vision_model: str | os.PathLike | None) -> Checkpoint:
+    """`checkpoint.pt`, LLaMA and CLIP."""
+    text_folder = _beside(file, text_model, "llama", "text_model", "the LLaMA")
+    vision_path = _beside(file, vision_model, "clip", "vision_model", "the CLIP ViT-L/14")
+    tensors = _read_checkpoint_pt(file)
+    text_config = AutoConfig.from_pretrained(text_folder)
+    language = load_tensors(text_folder)
+    _extend_vocabulary(tensors, language, text_config, file, text_folder)
+    tensors |= {
+        f"language_model.{name}": tensor for name, tensor in language.items() if not name.endswith("rotary_emb.inv_freq")
+    }
+    vision_config, vision = read_clip(vision_path)
+    tokenizer = load_tokenizer(text_folder)
+    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    if len(tokenizer) > text_config.vocab_size:
+        raise ValueError(
+            f"The tokenizer of {str(text_folder)!r} has {len(tokenizer)} tokens with OpenFlamingo's, but {file.name} has "
+            f"{text_config.vocab_size} embeddings: it was made with another tokenizer. Give the LLaMA it was trained on."
+        )
+    config = _config_of(tensors, file, text_config=text_config.to_dict(), vision_config=vision_config, image_token_id=image_token_id)
+    generation = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        # Their rows of the head are in no published file, the original makes them up at random: they are never an answer.
+        suppress_tokens=list(range(text_config.vocab_size - 3, text_config.vocab_size)),
+    )
+    image_processor = load_image_processor(vision_path, config.vision_config.image_size)
+    return Checkpoint(config, tensors | vision, tokenizer, image_processor, generation)
+
+
+def _beside(file: Path, given: str | os.PathLike | None, name: str, argument: str, what: str) -> Path:
+    path = file.with_name(name) if given is None else Path(given).expanduser()
+    if path.is_dir() or (path.is_file() and argument == "vision_model"):
+        return path
+    if given is not None:
+        return resolve_folder(given)
+    raise ValueError(
+        f"{str(file)!r} is a part of OpenFlamingo: it also needs {what} it was trained on. Give {argument} (--{argument}), or put it "
+        f"beside it in '{name}/'."
+    )
+
+
+def named_tensors(file: Path) -> tuple[Tensors, Any]:
+    """The tensors of a PyTorch checkpoint, and what lies beside them; nothing of it is run.
+
+    Raises:
+        ValueError: it holds no named tensors.
+    """
+    content = load_inert(file)
+    tensors = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ValueError(f"{str(file)!r} holds no named tensors: it is no checkpoint of OpenFlamingo or Multimodal-GPT.")
+    return {str(name): tensor.detach() for name, tensor in tensors.items()}, content
+
+
+def is_published(path: Path) -> bool:
+    """Whether a file is OpenFlamingo's or Multimodal-GPT's, or a folder holds `checkpoint.pt`."""
+    file = path / "checkpoint.pt" if path.is_dir() else path
+    try:
+        if not file.is_file():
+            return False
+        names = [name.removeprefix("module.") for name in named_tensors(file)[0]]
+    except ValueError:
+        return False
+    return any(name.startswith(("perceiver.", "lang_encoder.")) for name in names)
+
+
+def _read_checkpoint_pt(file: Path) -> Tensors:
+    stored, _ = named_tensors(file)
+    tensors: Tensors = {}
+    for name, tensor in stored.items():
+        ours = from_checkpoint(name)
+        if ours is None:
+            continue
+        twin = tensors.setdefault(ours, tensor)
+        if twin.data_ptr() != tensor.data_ptr() and not torch.equal(twin, tensor):
+            raise ValueError(f"{str(file)!r} holds {ours!r} twice, with different values. Copy the file again.")
+    if "perceiver.latents" not in tensors or EMBEDDINGS not in tensors:
+        lora = any(from_lora(name) for name in stored)
+        what = "a LoRA: give it as lora_model" if lora else "another model, or OpenFlamingo v2, which is none of LLaMA"
+        raise ValueError(f"{str(file)!r} is no checkpoint of OpenFlamingo v1 but {what}. Its first names: {[*stored][:3]}.")
+    return tensors
+
+
+def _extend_vocabulary(tensors: Tensors, language: Tensors, text_config: Any, file: Path, text_folder: Path) -> None:
+    """Give the language model the rows of the new tokens, after a look whether it is the one that was trained with."""
+    embeddings = tensors.pop(EMBEDDINGS)
+    own, head = language.get("model.embed_tokens.weight"), language.get("lm_head.weight")
+    if own is None or head is None:
+        raise ValueError(f"{str(text_folder)!r} is no LLaMA: its first tensors are {[*language][:3]}. Give the LLaMA of {file.name}.")
+    if own.shape[1] != embeddings.shape[1] or own.shape[0] > embeddings.shape[0]:
+        raise ValueError(
+            f"{str(file)!r} was trained on a language model with {embeddings.shape[0]} x {embeddings.shape[1]} embeddings, new tokens "
+            f"included, but that of {str(text_folder)!r} has {own.shape[0]} x {own.shape[1]}. Give the LLaMA it was trained on."
+        )
+    same, other = embeddings[: len(own)].float(), own.float()
+    differing = int(((same - other).abs() > 2**-7 * other.abs() + 1e-6).any(-1).sum())
+    if differing > len(own) // 100:
+        raise ValueError(
+            f"{differing} of {len(own)} token embeddings of {str(text_folder)!r} are not those that {str(file)!r} was trained with: "
+            "it is another model of the same size (a Vicuna, say). Give the LLaMA it was trained on."
+        )
+    language["model.embed_tokens.weight"] = embeddings
+    language["lm_head.weight"] = torch.cat([head, head.new_zeros(len(embeddings) - len(head), head.shape[1])])
+    text_config.vocab_size = len(embeddings)
+
+
+def _config_of(tensors: Tensors, file: Path, **fields: Any) -> OpenFlamingoConfig:
+    """The sizes of perceiver and gated layers, from their tensors."""
+    layers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("gated_cross_attn_layers.")})
+    num_blocks = len({name.split(".")[2] for name in tensors if name.startswith("perceiver.layers.")})
+    try:
+        first = f"gated_cross_attn_layers.{layers[0]}"
+        config = OpenFlamingoConfig(
+            perceiver_config={
+                "num_latents": tensors["perceiver.latents"].shape[0],
+                "hidden_size": tensors["perceiver.latents"].shape[1],
+                "num_hidden_layers": num_blocks,
+                "head_dim": tensors["perceiver.layers.0.0.to_q.weight"].shape[0] // 8,
+                "intermediate_size": tensors["perceiver.layers.0.1.1.weight"].shape[0],
+            },
+            cross_attn_every_n_layers=layers[0] + 1,
+            cross_attn_head_dim=tensors[f"{first}.attn.to_q.weight"].shape[0] // 8,
+            cross_attn_intermediate_size=tensors[f"{first}.ff.1.weight"].shape[0],
+            **fields,
+        )
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{str(file)!r} is a half checkpoint of OpenFlamingo: {error} is missing. Copy the file again.") from error
+    if config.gated_layers != layers:
+        raise ValueError(
+            f"{str(file)!r} has gated layers before the decoder layers {layers}, but a language model of "
+            f"{config.text_config.num_hidden_layers} layers has them before {config.gated_layers}: they belong to another one."
+        )
+    return config
+
+
+def read_clip(path: Path) -> tuple[dict[str, Any], Tensors]:
+    """A CLIP vision encoder: its configuration, its weights.
+
+    Args:
+        path: a folder of transformers' CLIP, or a file of open_clip with, perhaps, its configuration in a `.json` of the same name.
+
+    Raises:
+        ValueError: there is no vision encoder of CLIP in it.
+    """
+    if path.is_dir():
+        values = read_json(path / "config.json")
+        config = values.get("vision_config", values) | {"model_type": "clip_vision_model"}
+        named = ((from_clip(name), tensor) for name, tensor in load_tensors(path).items())
+        tensors = {name: tensor for name, tensor in named if name is not None}
+    else:
+        stored, _ = named_tensors(path)
+        tensors = {}
+        for name, tensor in stored.items():
+            tensors |= from_open_clip(name, tensor)
+        config = _open_clip_config(path, tensors) if tensors else {}
+    if not tensors:
+        raise ValueError(f"{str(path)!r} holds no vision encoder of CLIP. Give the CLIP ViT-L/14 that OpenFlamingo was trained on.")
+    return config, tensors
+
+
+def _open_clip_config(file: Path, tensors: Tensors) -> dict[str, Any]:
+    settings = read_json(file.with_suffix(".json"))
+    width, _, patch_px, _ = tensors["vision_model.embeddings.patch_embedding.weight"].shape
+    num_patches = len(tensors["vision_model.embeddings.position_embedding.weight"]) - 1
+    return {
+        "model_type": "clip_vision_model",
+        "hidden_size": width,
+        "intermediate_size": tensors["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "num_hidden_layers": sum(name.endswith(".mlp.fc1.weight") for name in tensors),
+        "num_attention_heads": width // settings.get("vision_cfg", {}).get("head_width", 64),
+        "patch_size": patch_px,
+        "image_size": patch_px * round(num_patches**0.5),
+        "hidden_act": "quick_gelu" if settings.get("quick_gelu", True) else "gelu",
+    }
+
+
+def merge_lora(tensors: Tensors, file: Path, dtype: torch.dtype | None = None) -> None:
+    """Add Multimodal-GPT's LoRA to the weights, and put whole tensors that were trained in their place.
+
+    Args:
+        tensors: of a whole model; changed in place.
+        file: `mmgpt-lora-v0-release.pt`, or what its trainer writes.
+        dtype: of the sums; as stored when absent.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is not there, is no LoRA, is half a LoRA, or belongs to another model.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"lora_model {str(file)!r} is not a file. Give mmgpt-lora-v0-release.pt, or what the trainer wrote.")
+    stored, content = named_tensors(file)
+    pairs: dict[str, Tensors] = {}
+    whole: Tensors = {}
+    for name, tensor in stored.items():
+        if (found := from_lora(name)) is not None:
+            pairs.setdefault(found[0], {})[found[1]] = tensor
+        elif (ours := from_checkpoint(name)) is not None:
+            whole[ours] = tensor
+    if not pairs:
+        raise ValueError(f"{str(file)!r} holds no LoRA: its first names are {[*stored][:3]}. Give mmgpt-lora-v0-release.pt.")
+    if bad := [name for name, tensor in stored.items() if not torch.isfinite(tensor).all()]:
+        raise ValueError(f"{str(file)!r} holds values that are not finite: {bad[:3]}. Copy the file again.")
+    lost = [name for name in (*pairs, *whole) if name not in tensors]
+    halves = [name for name, pair in pairs.items() if len(pair) != 2]
+    wrong = [
+        name
+        for name, pair in pairs.items()
+        if name in tensors and len(pair) == 2 and tensors[name].shape != (pair["B"].shape[0], pair["A"].shape[1])
+    ] + [name for name, tensor in whole.items() if name in tensors and tensors[name].shape != tensor.shape]
+    if lost or halves or wrong:
+        raise ValueError(
+            f"The LoRA {str(file)!r} does not fit this model: {len(lost)} of its places are unknown {lost[:3]}, {len(halves)} have one "
+            f"half {halves[:3]}, {len(wrong)} another shape {wrong[:3]}. Was it made for another language model?"
+        )
+    scale = _lora_scale(content)
+    for name, pair in pairs.items():
+        weight = tensors[name]
+        change = scale * (pair["B"].float() @ pair["A"].float())
+        tensors[name] = (weight.float() + change).to(dtype or weight.dtype)
+    tensors |= whole
+
+
+def _lora_scale(content: Any) -> float:
+    """alpha / r of the settings beside the tensors, however they are wrapped; 1 as in the release where there are none."""
+    if isinstance(content, Mapping):
+        if "lora_alpha" in content and "lora_r" in content:
+            return content["lora_alpha"] / content["lora_r"]
+        candidates = [*content.values(), *getattr(content, "arguments", ()), getattr(content, "state", None)]
+    else:
+        candidates = content if isinstance(content, (list, tuple)) else ()
+    return next((scale for scale in map(_lora_scale, candidates) if scale != 1.0), 1.0)

@@ -1,0 +1,511 @@
+"""OpenFlamingo v1: a perceiver resampler, and cross-attention layers inside a language model that stays as it is.
+
+Legend of shapes: B rows, T tokens, N pictures of a row, P patches of a picture (256), K states of a picture (64), Dv the
+vision encoder's width (1024), Dt the language model's (4096).
+
+Nothing of a picture stands between the embeddings of the prompt but the embedding of the token `<image>`. What the picture
+became, K states, is looked at by gated layers that stand before every fourth decoder layer. `ImageConditioning` puts them there
+by hooks, takes them off again, and knows which pictures are in force.
+
+Source: OpenFlamingo (https://github.com/mlfoundations/open_flamingo), open_flamingo/src/{helpers,flamingo,flamingo_lm}.py, tag
+v0.0.2, MIT, as Multimodal-GPT (https://github.com/open-mmlab/Multimodal-GPT, commit 9c73e47, Apache-2.0) runs it. Same
+parameters, same numbers. What differs: CLIP is transformers' (last layer, without its last norm, without CLS); rows of a batch
+may have different numbers of pictures, or none.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from .configuration_open_flamingo import OpenFlamingoConfig, PerceiverConfig
+
+
+def feed_forward(width: int, intermediate_size: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, intermediate_size, bias=False),
+        nn.GELU(),
+        nn.Linear(intermediate_size, width, bias=False),
+    )
+
+
+def split_heads(x: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """(B, T, H x d) to (B, H, T, d)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+class PerceiverAttention(nn.Module):
+    """Attention from the latents to `cat(image tokens, latents)`."""
+
+    def __init__(self, config: PerceiverConfig):
+        super().__init__()
+        inner = config.num_attention_heads * config.head_dim
+        self.num_heads = config.num_attention_heads
+        self.norm_media = nn.LayerNorm(config.hidden_size)
+        self.norm_latents = nn.LayerNorm(config.hidden_size)
+        self.to_q = nn.Linear(config.hidden_size, inner, bias=False)
+        self.to_kv = nn.Linear(config.hidden_size, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, config.hidden_size, bias=False)
+
+    def forward(self, image_tokens: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        latents = self.norm_latents(latents)
+        keys, values = self.to_kv(torch.cat([self.norm_media(image_tokens), latents], dim=1)).chunk(2, dim=-1)
+        query, keys, values = (split_heads(x, self.num_heads) for x in (self.to_q(latents), keys, values))
+        return self.to_out(F.scaled_dot_product_attention(query, keys, values).transpose(1, 2).flatten(2))
+
+
+class PerceiverResampler(nn.Module):
+    """(N, P, Dv) image tokens to (N, K, Dv) states."""
+
+    def __init__(self, config: PerceiverConfig):
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(config.num_latents, config.hidden_size))
+        self.layers = nn.ModuleList(
+            nn.ModuleList([PerceiverAttention(config), feed_forward(config.hidden_size, config.intermediate_size)])
+            for _ in range(config.num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, image_tokens: torch.Tensor) -> torch.Tensor:
+        states = self.latents.expand(len(image_tokens), -1, -1)
+        for attention, mlp in self.layers:
+            states = states + attention(image_tokens, states)
+            states = states + mlp(states)
+        return self.norm(states)
+
+
+class MaskedCrossAttention(nn.Module):
+    """Each token looks at the states of one picture, or at none."""
+
+    def __init__(self, config: OpenFlamingoConfig):
+        super().__init__()
+        width, inner = config.text_config.hidden_size, config.cross_attn_num_heads * config.cross_attn_head_dim
+        self.num_heads = config.cross_attn_num_heads
+        self.norm = nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, inner, bias=False)
+        self.to_kv = nn.Linear(config.perceiver_config.hidden_size, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, width, bias=False)
+
+    def forward(
+        self, x: torch.Tensor, states: torch.Tensor, visible: torch.Tensor, counts: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        Args:
+            x: (B, T, Dt).
+            states: (B, N, K, Dv).
+            visible: (B, T), the number of the picture a token looks at; zeros come out where it is 0.
+            counts: (B, 1), how many of the N pictures are a row's own.
+        """
+        visible, number = visible.unsqueeze(-1), torch.arange(1, states.shape[1] + 1, device=states.device)
+        # The original demo writes `<image>` more often than it gives pictures. What looks at a missing one gets the mean of all.
+        is_there = (visible > 0) & (visible <= counts.unsqueeze(-1))  # (B, T, 1)
+        mask = (visible == number) | (~is_there & (number <= counts.unsqueeze(-1).clamp(min=1)))  # (B, T, N)
+        mask = mask.repeat_interleave(states.shape[2], dim=-1).unsqueeze(1)  # (B, 1, T, N x K)
+        keys, values = self.to_kv(states.flatten(1, 2)).chunk(2, dim=-1)
+        query = self.to_q(self.norm(x)) * is_there
+        query, keys, values = (split_heads(y, self.num_heads) for y in (query, keys, values))
+        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        return self.to_out(attended.transpose(1, 2).flatten(2)) * (visible > 0)
+
+
+class GatedCrossAttentionBlock(nn.Module):
+    """What stands before a decoder layer: gated cross-attention, then a gated feed-forward part."""
+
+    def __init__(self, config: OpenFlamingoConfig):
+        super().__init__()
+        self.attn = MaskedCrossAttention(config)
+        self.attn_gate = nn.Parameter(torch.zeros(1))
+        self.ff = feed_forward(config.text_config.hidden_size, config.cross_attn_intermediate_size)
+        self.ff_gate = nn.Parameter(torch.zeros(1))
+
+    def forward(
+        self, x: torch.Tensor, states: torch.Tensor, visible: torch.Tensor | None, counts: torch.Tensor
+    ) -> torch.Tensor:
+        """`visible` None: no token looks at a picture. See `MaskedCrossAttention.forward`."""
+        if visible is not None:
+            x = x + self.attn(x, states, visible, counts) * self.attn_gate.tanh()
+        return x + self.ff(x) * self.ff_gate.tanh()
+
+
+def gated_layers(config: OpenFlamingoConfig) -> nn.ModuleDict:
+    return nn.ModuleDict({str(index): GatedCrossAttentionBlock(config) for index in config.gated_layers})
+
+
+def visible_images(is_image: torch.Tensor) -> torch.Tensor:
+    """Which picture each token looks at, as OpenFlamingo v1 was trained: a token looks at the *next* picture.
+
+    Args:
+        is_image: (B, T), True at every `<image>`.
+
+    Returns:
+        (B, T), 1 is a row's first picture. `<image>` number t looks at picture t; any other token that t of them stand before
+        looks at picture t + 1. Behind the last `<image>` there is none: 0. So text behind a picture knows it by self-attention alone.
+    """
+    seen = is_image.long().cumsum(-1)
+    number = seen + ~is_image
+    return number * (number <= seen[:, -1:])
+
+
+@dataclass(frozen=True)
+class PromptImages:
+    """The pictures of a batch of prompts.
+
+    Attributes:
+        input_ids: (B, T), all ids of the prompts.
+        visible: (B, T), see `visible_images`.
+        states: (B, N, K, Dv); rows with fewer than N pictures end in zeros.
+        counts: (B, 1), how many pictures each row has.
+    """
+
+    input_ids: torch.Tensor
+    visible: torch.Tensor
+    states: torch.Tensor
+    counts: torch.Tensor
+
+    def expand(self, rows: int) -> "PromptImages":
+        """The same for `rows` = k x B, as beams and several returned sequences repeat every row."""
+        if rows == len(self.input_ids):
+            return self
+        if rows % len(self.input_ids):
+            raise ValueError(
+                f"{rows} rows go through the language model, but pictures are set for {len(self.input_ids)}; beams and returned "
+                "sequences make it a multiple."
+            )
+        repeats = rows // len(self.input_ids)
+        fields = (self.input_ids, self.visible, self.states, self.counts)
+        return PromptImages(*(tensor.repeat_interleave(repeats, 0) for tensor in fields))
+
+    def visible_from(self, start: int, length: int) -> torch.Tensor | None:
+        """(B, length): what the tokens from `start` on look at; None when they all stand behind the prompt."""
+        visible = self.visible[:, start : start + length]
+        return F.pad(visible, (0, length - visible.shape[1])) if visible.shape[1] else None
+
+
+class ImageConditioning:
+    """Which pictures are in force, and the hooks through which the gated layers stand in a language model.
+
+    The pictures hold for one batch of prompts: for its prefill (whole, in chunks, or behind a cached prefix) and for every token
+    generated after it. A forward pass of other ids from the beginning is another prompt: it gets no pictures, and none after it.
+
+    Args:
+        layers: the gated layers, by the number of the decoder layer they stand before.
+    """
+
+    def __init__(self, layers: nn.ModuleDict):
+        self.layers = layers
+        self._attached: dict[int, tuple[int, list]] = {}  # by decoder: how many ask for it, the hooks
+        self.clear()
+
+    def show(self, input_ids: torch.Tensor, is_image: torch.Tensor, states: Sequence[torch.Tensor | None]) -> None:
+        """Put pictures in force.
+
+        Args:
+            input_ids: (B, T).
+            is_image: (B, T), True where a picture stands.
+            states: for each row (N of this row, K, Dv), or None for a row without pictures.
+        """
+        self.clear()
+        given = [found for found in states if found is not None and len(found)]
+        if not given:
+            return
+        counts = [0 if found is None else len(found) for found in states]
+        padded = given[0].new_zeros(len(counts), max(counts), *given[0].shape[1:])
+        for row, found in enumerate(states):
+            if counts[row]:
+                padded[row, : counts[row]] = found
+        device = input_ids.device
+        self._prompt = PromptImages(
+            input_ids, visible_images(is_image), padded.to(device), torch.tensor(counts, device=device).unsqueeze(1)
+        )
+
+    def clear(self) -> None:
+        """No picture is in force: the gated layers do nothing at all, as the original runs text."""
+        self._prompt: PromptImages | None = None
+        self._pass: tuple[PromptImages, torch.Tensor | None] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self._prompt is None
+
+    @contextmanager
+    def attach(self, language_model: PreTrainedModel) -> Iterator[None]:
+        """Put the gated layers into a language model; the last context that is left takes them off. See `put_into`."""
+        self.put_into(language_model)
+        try:
+            yield
+        finally:
+            self._take_off(language_model.get_decoder())
+
+    def put_into(self, language_model: PreTrainedModel) -> None:
+        """Put the gated layers into a language model for as long as it lives.
+
+        Raises:
+            ValueError: the language model has another width or fewer layers.
+        """
+        decoder = language_model.get_decoder()
+        count, hooks = self._attached.get(id(decoder)) or (0, self._hook(decoder))
+        self._attached[id(decoder)] = (count + 1, hooks)
+
+    def _take_off(self, decoder: PreTrainedModel) -> None:
+        count, hooks = self._attached.pop(id(decoder))
+        if count > 1:
+            self._attached[id(decoder)] = (count - 1, hooks)
+            return
+        for hook in hooks:
+            hook.remove()
+        self.clear()
+
+    def _hook(self, decoder: PreTrainedModel) -> list:
+        width = next(iter(self.layers.values())).attn.norm.weight.shape[0]
+        if width != decoder.config.hidden_size:
+            raise ValueError(
+                f"The gated layers have width {width}, but the language model's width is {decoder.config.hidden_size}: they "
+                "belong to another language model."
+            )
+        last = max(map(int, self.layers))
+        if last >= len(decoder.layers):
+            raise ValueError(
+                f"A gated layer stands before decoder layer {last}, but the language model has {len(decoder.layers)} layers: they "
+                "belong to another language model."
+            )
+        hooks = [decoder.register_forward_pre_hook(self._begin_pass, with_kwargs=True)]
+        for index, block in self.layers.items():
+            hook = self._before_layer(block)
+            hooks.append(decoder.layers[int(index)].register_forward_pre_hook(hook, with_kwargs=True))
+        return hooks
+
+    def _begin_pass(self, decoder: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Before a forward pass: which of its tokens look at which picture."""
+        self._pass = None
+        if self._prompt is None:
+            return
+        input_ids = args[0] if args else kwargs.get("input_ids")
+        rows, length = (kwargs["inputs_embeds"] if input_ids is None else input_ids).shape[:2]
+        cache = kwargs.get("past_key_values")
+        start = 0 if cache is None else int(cache.get_seq_length())
+        prompt = self._prompt.expand(rows)
+        expected = prompt.input_ids[:, start : start + length]
+        if input_ids is not None and not torch.equal(input_ids[:, : expected.shape[1]], expected.to(input_ids.device)):
+            self.clear()
+            return
+        self._pass = prompt, prompt.visible_from(start, length)
+
+    def _before_layer(self, block: GatedCrossAttentionBlock):
+        def hook(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            if self._pass is None:
+                return None
+            prompt, visible = self._pass
+            hidden_states = args[0] if args else kwargs["hidden_states"]
+            if block.attn_gate.device != hidden_states.device:
+                block.to(hidden_states.device)
+            gate, counts = block.attn_gate, prompt.counts.to(hidden_states.device)
+            visible = None if visible is None else visible.to(gate.device)
+            new = block(hidden_states.to(gate.dtype), prompt.states.to(gate), visible, counts).to(hidden_states.dtype)
+            new = torch.where(counts.unsqueeze(-1) > 0, new, hidden_states)  # rows without pictures stay as they are
+            return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
+
+        return hook
+
+
+class OpenFlamingoPreTrainedModel(PreTrainedModel):
+    config_class = OpenFlamingoConfig
+    base_model_prefix = ""
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    _no_split_modules = ["GatedCrossAttentionBlock", "CLIPEncoderLayer", "LlamaDecoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    # Buffers that old checkpoints carry and today's models compute.
+    _keys_to_ignore_on_load_unexpected = [r"\.position_ids$", r"rotary_emb\.inv_freq$"]
+
+    processor = None
+    """The `OpenFlamingoProcessor` that belongs to the weights; set by whoever loads them."""
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, PerceiverResampler):
+            nn.init.normal_(module.latents)
+        elif isinstance(module, GatedCrossAttentionBlock):
+            nn.init.zeros_(module.attn_gate)
+            nn.init.zeros_(module.ff_gate)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Encode pictures into states for the gated layers.
+
+        Args:
+            pixel_values: (N, 3, S, S) with S = `config.vision_config.image_size`, RGB, normalised as CLIP's (mean 0, std 1).
+
+        Returns:
+            (N, K, Dv), in the perceiver's dtype.
+
+        Raises:
+            ValueError: `pixel_values` has another rank, or S differs.
+        """
+        side_px = self.config.vision_config.image_size
+        if pixel_values.ndim != 4 or pixel_values.shape[-2:] != (side_px, side_px):
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, but the vision encoder takes "
+                f"(images, 3, {side_px}, {side_px}). Use the image processor of this model."
+            )
+        image_tokens = self.vision_model(pixel_values.to(self.vision_model.device, self.vision_model.dtype)).last_hidden_state
+        return self.perceiver(image_tokens[:, 1:].to(self.perceiver.latents))  # without CLS
+
+
+class OpenFlamingoVisionModel(OpenFlamingoPreTrainedModel):
+    """All that is not the language model: vision encoder, perceiver and gated layers."""
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _keys_to_ignore_on_load_unexpected = [
+        *OpenFlamingoPreTrainedModel._keys_to_ignore_on_load_unexpected,
+        r"^language_model\.",
+    ]
+
+    def __init__(self, config: OpenFlamingoConfig):
+        super().__init__(config)
+        self.vision_model = AutoModel.from_config(config.vision_config)
+        self.perceiver = PerceiverResampler(config.perceiver_config)
+        self.gated_cross_attn_layers = gated_layers(config)
+        self.conditioning = ImageConditioning(self.gated_cross_attn_layers)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """See `get_image_features`."""
+        return self.get_image_features(pixel_values)
+
+
+class OpenFlamingoForConditionalGeneration(OpenFlamingoPreTrainedModel, GenerationMixin):
+    """Vision encoder, perceiver and gated layers with a language model: text with pictures in it goes in, text comes out.
+
+    Args:
+        config: the configuration.
+        language_model: a causal language model that is loaded already (on its own device, quantised, with LoRA ...); made from
+            `config.text_config` when absent.
+        vision: a vision model that is loaded already; its parts become this model's.
+    """
+
+    def __init__(
+        self,
+        config: OpenFlamingoConfig,
+        language_model: PreTrainedModel | None = None,
+        vision: OpenFlamingoVisionModel | None = None,
+    ):
+        if language_model is not None:  # the base class settles attention in its own copy, not in that of a model that runs
+            config.text_config = copy.deepcopy(language_model.config)
+        super().__init__(config)
+        vision = OpenFlamingoVisionModel(config) if vision is None else vision
+        self.vision_model = vision.vision_model
+        self.perceiver = vision.perceiver
+        self.gated_cross_attn_layers = vision.gated_cross_attn_layers
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config) if language_model is None else language_model
+        # One home for the sizes of the vocabulary: what a resize changes in the one is changed in the other.
+        config.text_config = self.language_model.config
+        self.conditioning = vision.conditioning
+        self.conditioning.put_into(self.language_model)
+        if language_model is None:
+            self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_output_embeddings(value)
+
+    def get_decoder(self) -> nn.Module:
+        return self.language_model.get_decoder()
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+        """Resize the vocabulary of the language model; its own configuration decides about tying."""
+        return self.language_model.resize_token_embeddings(*args, **kwargs)
+
+    def show_images(self, input_ids: torch.Tensor, pixel_values: torch.Tensor) -> None:
+        """Put the pictures of a batch of prompts in force.
+
+        Args:
+            input_ids: (B, T), one `<image>` per picture.
+            pixel_values: (N, 3, S, S), the pictures of all rows in reading order: row by row, left to right.
+
+        Raises:
+            ValueError: pictures and `<image>` differ in number, or the id of `<image>` is not known.
+        """
+        image_token_id = self.config.image_token_id
+        if image_token_id is None:
+            raise ValueError(
+                "config.image_token_id is None, so an image has no place in the prompt. Set it to "
+                "tokenizer.convert_tokens_to_ids('<image>')."
+            )
+        is_image = input_ids == image_token_id
+        counts = is_image.sum(-1).tolist()
+        if sum(counts) != len(pixel_values):
+            raise ValueError(
+                f"{sum(counts)} image tokens in the prompt but {len(pixel_values)} images. Was the prompt cut, or an image given "
+                "without its mark?"
+            )
+        self.conditioning.show(input_ids, is_image, self.get_image_features(pixel_values).split(counts))
+
+    def forward(
+        self, input_ids: torch.Tensor | None = None, pixel_values: torch.Tensor | None = None, **kwargs
+    ) -> CausalLMOutputWithPast:
+        """Run text with pictures in it through the language model.
+
+        Args:
+            input_ids: (B, T), one `<image>` per picture.
+            pixel_values: the pictures, see `show_images`. None: those that are in force for these very ids, else none.
+            kwargs: what the language model's `forward` takes: `attention_mask`, `labels`, `past_key_values`, ...
+
+        Returns:
+            The language model's own output.
+
+        Raises:
+            ValueError: pictures and `<image>` differ in number.
+        """
+        with self._showing(input_ids, pixel_values):
+            return self.language_model(input_ids=input_ids, **kwargs)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        **kwargs,
+    ):
+        """The language model's `generate`, with pictures in force. See `forward`."""
+        input_ids = inputs if input_ids is None else input_ids
+        with self._showing(input_ids, pixel_values):
+            return self.language_model.generate(inputs=input_ids, **kwargs)
+
+    @contextmanager
+    def _showing(self, input_ids: torch.Tensor | None, pixel_values: torch.Tensor | None) -> Iterator[None]:
+        if pixel_values is None or not len(pixel_values):
+            yield
+            return
+        self.show_images(input_ids, pixel_values)
+        try:
+            yield
+        finally:
+            # A backward pass that recomputes what was not kept needs them once more.
+            if not torch.is_grad_enabled():
+                self.conditioning.clear()
