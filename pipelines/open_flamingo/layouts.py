@@ -90,7 +90,5 @@ def from_open_clip(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
     name = f"vision_model.{name}"
     if match := re.fullmatch(r"(.+)\.attn\.in_proj_(weight|bias)", name):
         block, kind = match.groups()
-        return {
-            f"{block}.self_attn.{part}_proj.{kind}": piece for part, piece in zip("qkv", tensor.chunk(3), strict=True)
-        }
+        return {f"{block}.self_attn.{part}_proj.{kind}": piece for part, piece in zip("qkv", tensor.chunk(3), strict=True)}
     return {name: tensor}

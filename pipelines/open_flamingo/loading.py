@@ -153,10 +153,14 @@ def read_checkpoint(
         checkpoint = _read_original(original, text_model, vision_model)
     elif path.is_dir():
         if text_model is not None or vision_model is not None:
-            raise ValueError(f"{str(path)!r} is a whole model: text_model and vision_model are for checkpoint.pt. Leave them out.")
+            raise ValueError(
+                f"{str(path)!r} is a whole model: text_model and vision_model are for checkpoint.pt. Leave them out."
+            )
         checkpoint = _read_written(path)
     else:
-        raise FileNotFoundError(f"{str(path)!r} is neither a folder nor a file. Give a model folder or OpenFlamingo's checkpoint.pt.")
+        raise FileNotFoundError(
+            f"{str(path)!r} is neither a folder nor a file. Give a model folder or OpenFlamingo's checkpoint.pt."
+        )
     if lora_model is not None:
         merge_lora(checkpoint.tensors, Path(lora_model), dtype if isinstance(dtype, torch.dtype) else None)
     check_tensors(checkpoint.config, checkpoint.tensors, path)
@@ -221,7 +225,7 @@ def _read_written(folder: Path) -> Checkpoint:
     """Layouts `webui` and `transformers`."""
     if (folder / "vision" / "config.json").is_file():
         config = read_config(folder / "vision")
-        config.text_config = AutoConfig.from_pretrained(folder)
+        config.text_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tensors = load_tensors(folder / "vision")
         tensors |= {f"language_model.{name}": tensor for name, tensor in load_tensors(folder).items()}
     else:
@@ -242,7 +246,7 @@ def _read_original(file: Path, text_model: str | os.PathLike | None, vision_mode
     text_folder = _beside(file, text_model, "llama", "text_model", "the LLaMA")
     vision_path = _beside(file, vision_model, "clip", "vision_model", "the CLIP ViT-L/14")
     tensors = _read_checkpoint_pt(file)
-    text_config = AutoConfig.from_pretrained(text_folder)
+    text_config = AutoConfig.from_pretrained(text_folder, trust_remote_code=False)
     language = load_tensors(text_folder)
     _extend_vocabulary(tensors, language, text_config, file, text_folder)
     tensors |= {
@@ -256,7 +260,9 @@ def _read_original(file: Path, text_model: str | os.PathLike | None, vision_mode
             f"The tokenizer of {str(text_folder)!r} has {len(tokenizer)} tokens with OpenFlamingo's, but {file.name} has "
             f"{text_config.vocab_size} embeddings: it was made with another tokenizer. Give the LLaMA it was trained on."
         )
-    config = _config_of(tensors, file, text_config=text_config.to_dict(), vision_config=vision_config, image_token_id=image_token_id)
+    config = _config_of(
+        tensors, file, text_config=text_config.to_dict(), vision_config=vision_config, image_token_id=image_token_id
+    )
     generation = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -288,7 +294,11 @@ def named_tensors(file: Path) -> tuple[Tensors, Any]:
     """
     content = load_inert(file)
     tensors = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+    if (
+        not isinstance(tensors, Mapping)
+        or not tensors
+        or not all(isinstance(value, torch.Tensor) for value in tensors.values())
+    ):
         raise ValueError(f"{str(file)!r} holds no named tensors: it is no checkpoint of OpenFlamingo or Multimodal-GPT.")
     return {str(name): tensor.detach() for name, tensor in tensors.items()}, content
 
@@ -327,7 +337,9 @@ def _extend_vocabulary(tensors: Tensors, language: Tensors, text_config: Any, fi
     embeddings = tensors.pop(EMBEDDINGS)
     own, head = language.get("model.embed_tokens.weight"), language.get("lm_head.weight")
     if own is None or head is None:
-        raise ValueError(f"{str(text_folder)!r} is no LLaMA: its first tensors are {[*language][:3]}. Give the LLaMA of {file.name}.")
+        raise ValueError(
+            f"{str(text_folder)!r} is no LLaMA: its first tensors are {[*language][:3]}. Give the LLaMA of {file.name}."
+        )
     if own.shape[1] != embeddings.shape[1] or own.shape[0] > embeddings.shape[0]:
         raise ValueError(
             f"{str(file)!r} was trained on a language model with {embeddings.shape[0]} x {embeddings.shape[1]} embeddings, new tokens "
@@ -365,7 +377,9 @@ def _config_of(tensors: Tensors, file: Path, **fields: Any) -> OpenFlamingoConfi
             **fields,
         )
     except (KeyError, IndexError) as error:
-        raise ValueError(f"{str(file)!r} is a half checkpoint of OpenFlamingo: {error} is missing. Copy the file again.") from error
+        raise ValueError(
+            f"{str(file)!r} is a half checkpoint of OpenFlamingo: {error} is missing. Copy the file again."
+        ) from error
     if config.gated_layers != layers:
         raise ValueError(
             f"{str(file)!r} has gated layers before the decoder layers {layers}, but a language model of "
@@ -395,7 +409,9 @@ def read_clip(path: Path) -> tuple[dict[str, Any], Tensors]:
             tensors |= from_open_clip(name, tensor)
         config = _open_clip_config(path, tensors) if tensors else {}
     if not tensors:
-        raise ValueError(f"{str(path)!r} holds no vision encoder of CLIP. Give the CLIP ViT-L/14 that OpenFlamingo was trained on.")
+        raise ValueError(
+            f"{str(path)!r} holds no vision encoder of CLIP. Give the CLIP ViT-L/14 that OpenFlamingo was trained on."
+        )
     return config, tensors
 
 
@@ -427,7 +443,9 @@ def merge_lora(tensors: Tensors, file: Path, dtype: torch.dtype | None = None) -
         FileNotFoundError, ValueError: the file is not there, is no LoRA, is half a LoRA, or belongs to another model.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"lora_model {str(file)!r} is not a file. Give mmgpt-lora-v0-release.pt, or what the trainer wrote.")
+        raise FileNotFoundError(
+            f"lora_model {str(file)!r} is not a file. Give mmgpt-lora-v0-release.pt, or what the trainer wrote."
+        )
     stored, content = named_tensors(file)
     pairs: dict[str, Tensors] = {}
     whole: Tensors = {}

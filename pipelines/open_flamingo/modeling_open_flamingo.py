@@ -93,9 +93,7 @@ class MaskedCrossAttention(nn.Module):
         self.to_kv = nn.Linear(config.perceiver_config.hidden_size, 2 * inner, bias=False)
         self.to_out = nn.Linear(inner, width, bias=False)
 
-    def forward(
-        self, x: torch.Tensor, states: torch.Tensor, visible: torch.Tensor, counts: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, states: torch.Tensor, visible: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """
         Args:
             x: (B, T, Dt).

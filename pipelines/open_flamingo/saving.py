@@ -81,7 +81,9 @@ def _write_original(model: OpenFlamingoForConditionalGeneration, processor: Open
     config.vocab_size = num_tokens
     llama = folder / "llama"
     llama.mkdir()
-    save_file({name: tensor.contiguous() for name, tensor in language.items()}, llama / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in language.items()}, llama / "model.safetensors", metadata={"format": "pt"}
+    )
     config.save_pretrained(llama)
     _write_text_side(processor, llama)
 

@@ -137,6 +137,8 @@ def load_pretrained(
     hub_kwargs = hub_kwargs_of(kwargs)
     folder = resolve_folder(name_or_path, **hub_kwargs)
     layout = detect_layout(folder)
+    if layout != "release" and (text_model is not None or vision_model is not None):
+        raise ValueError(f"{str(folder)!r} is a whole model: text_model and vision_model are for a release. Leave them out.")
     quantization = quantization_config or _quantization(load_in_8bit, load_in_4bit)
     config = kwargs.pop("config", None)
     text_kwargs = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization, **kwargs}

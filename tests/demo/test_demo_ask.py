@@ -10,6 +10,7 @@ from conftest import GOLDEN, IMAGES, golden_json, load_golden
 
 from demo import ask
 from demo.__main__ import main as demo_main
+from demo.cli import DEFAULT_MODEL
 from pipelines.generation import ChatModel
 
 MERGED = GOLDEN / "merged/visualcla-tiny-merged"
@@ -114,6 +115,10 @@ MISTAKES = {
         "--text_model, --vision_model",
     ),
     "bases without a release": ([UNMERGED_FLAGS[1], "what"], "belong together"),
+    "bases under a whole model": (
+        ["--model", str(DEFAULT_MODEL), "--text_model", str(DEFAULT_MODEL), "what"],
+        "is a whole model",
+    ),
     "an unknown flag": (["--colour", "what"], "unrecognized arguments: --colour"),
     "both quantisations": (["--load_in_8bit", "--load_in_4bit", "what"], "not allowed with argument"),
 }

@@ -1,0 +1,60 @@
+"""Pickles of foreign classes give their tensors, and nothing in them runs."""
+
+import collections
+import os
+import sys
+import types
+
+import pytest
+import torch
+
+from pipelines.inert_pickle import Inert, load_inert
+
+
+class _Runs:
+    """Unpickled by an ordinary unpickler, makes a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_tensors_and_plain_values_arrive_and_nothing_runs(tmp_path, is_zip):
+    content = {
+        "state": collections.OrderedDict(a=torch.arange(3.0), b=torch.nn.Parameter(torch.ones(2))),
+        "values": (1, "two", {3}, torch.float16),
+        "foreign": _Runs(tmp_path / "ran"),
+    }
+    torch.save(content, tmp_path / "file.pt", _use_new_zipfile_serialization=is_zip)
+    loaded = load_inert(tmp_path / "file.pt")
+    assert torch.equal(loaded["state"]["a"], content["state"]["a"]) and torch.equal(loaded["state"]["b"], torch.ones(2))
+    assert loaded["values"] == content["values"]
+    assert isinstance(loaded["foreign"], Inert) and loaded["foreign"].arguments == (str(tmp_path / "ran"),)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_settings_of_an_unknown_class_keep_their_items(tmp_path, monkeypatch):
+    foreign = types.ModuleType("foreign_library")
+    foreign.Settings = type("Settings", (dict,), {"__module__": "foreign_library"})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "foreign_library", foreign)
+        torch.save({"settings": foreign.Settings(rank=16)}, tmp_path / "file.pt")
+    assert load_inert(tmp_path / "file.pt")["settings"] == {"rank": 16}
+
+
+def test_a_torchscript_archive_is_refused(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "file.pt")
+    with pytest.raises(ValueError, match="TorchScript"):
+        load_inert(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no pickle", b"\x80\x02cos\nmkdir\n(S'ran'\ntR."])
+def test_broken_bytes_are_one_line(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="broken or no checkpoint") as caught:
+        load_inert(tmp_path / "file.pt")
+    assert "\n" not in str(caught.value) and not (tmp_path / "ran").exists()
