@@ -170,6 +170,8 @@ def load_pretrained(
             apply_adapter(model, folder)
     _set_image_token_id(model.config, folder)
     model.processor = VisualCLAProcessor.from_pretrained(folder)
+    tokenizer, context = model.processor.tokenizer, model.config.text_config.max_position_embeddings
+    tokenizer.model_max_length = min(tokenizer.model_max_length, context)
     if use_adapter:
         _check_vocabulary(model, folder)
     if lora_model is not None:

@@ -135,13 +135,13 @@ def test_batch_without_pictures_has_no_pixel_values(processor):
 
 
 def test_row_without_answer_is_refused(processor):
-    with pytest.raises(ValueError, match="Nothing to learn"):
+    with pytest.raises(ValueError, match="no answer to it to learn from"):
         ConversationCollator(processor).encode({"messages": [user("Hello!")], "images": []})
 
 
 def test_missing_picture_is_refused(processor):
     row = {"messages": [user("What is it?", 2), assistant("Red.")], "images": [picture("red")]}
-    with pytest.raises(ValueError, match="2 image marks in the text but 1 images"):
+    with pytest.raises(ValueError, match="2 image items in the messages but 1 pictures"):
         ConversationCollator(processor).encode(row)
 
 

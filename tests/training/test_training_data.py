@@ -10,6 +10,10 @@ from torch.utils.data import DataLoader
 from training.data import RowStream, open_source
 
 MESSAGES = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "Red."}]
+ABOUT_ONE = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+    {"role": "assistant", "content": "Red."},
+]
 
 
 def counting(seed: int):
@@ -27,15 +31,19 @@ def write(path, *rows) -> str:
 def test_image_paths_are_relative_to_the_file(tmp_path):
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / "a.png")
-    rows = open_source(write(tmp_path / "rows.jsonl", {"messages": MESSAGES, "images": ["pictures/a.png"]}), seed=0)
+    rows = open_source(write(tmp_path / "rows.jsonl", {"messages": ABOUT_ONE, "images": ["pictures/a.png"]}), seed=0)
     assert len(rows) == 1
-    assert rows[0] == {"messages": MESSAGES, "images": [tmp_path / "pictures" / "a.png"]}
+    assert rows[0] == {
+        "messages": ABOUT_ONE,
+        "images": [tmp_path / "pictures" / "a.png"],
+        "place": f"{tmp_path / 'rows.jsonl'}, line 1",
+    }
 
 
 @pytest.mark.parametrize(
     ("line", "error", "named"),
     [
-        ({"messages": MESSAGES, "images": ["absent.png"]}, FileNotFoundError, "absent.png"),
+        ({"messages": ABOUT_ONE, "images": ["absent.png"]}, FileNotFoundError, "absent.png"),
         ({"instruction": "What is it?"}, ValueError, "line 1: a row is"),
         ([], ValueError, "line 1: a row is"),
     ],

@@ -1,111 +1,130 @@
-"""Rows to batches. The labels are made here, while tokenising: only answers and their end are supervised.
+"""Rows to batches. One bad row never ends a run: it is left out, logged with its place, and counted."""
 
-What the model is trained on is exactly what it will read: a row's ids are the processor's ids of the conversation, and the
-labels are laid beside them. The template writes no end-of-sequence token between turns, so the end of an answer is taught by
-its label alone: where the text after the answer begins, the label is EOS while the id stays what it is.
-"""
-
+import logging
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
-from .source import Row
+from pipelines.images import ImageError
 
-IGNORED = -100
+from .encode import Encoded, RowEncoder, is_per_token
+from .rows import IGNORED, Row, RowError
+
+logger = logging.getLogger(__name__)
+
+
+class TooManyBadRows(ValueError):
+    """More rows than allowed were left out."""
 
 
 class ConversationCollator:
-    """Conversations to `input_ids`, `attention_mask`, `labels` (B, T), padded on the right, and `pixel_values` (N, 3, S, S).
+    """Conversations to `input_ids`, `attention_mask`, `labels` (B, T), padded on the right, and the processor's other keys.
+
+    Keys by token are padded with 0, all others are joined along the pictures; a batch without pictures has none of them.
 
     Args:
-        processor: a `VisualCLAProcessor`, or one that renders, expands and tokenises as it does.
+        processor, max_length: see `RowEncoder`.
+        max_bad_rows: how many rows may be left out, as a share of those seen, before the run stops. The first ten never stop
+            it.
+
+    Attributes:
+        counts: rows seen, rows left out; shared with the worker processes of a data loader.
     """
 
-    def __init__(self, processor: Any):
+    def __init__(self, processor: Any, max_length: int | None = None, max_bad_rows: float = 0.05):
         self.processor = processor
+        self.encoder = RowEncoder(processor, max_length)
         self.eos_token_id = processor.tokenizer.eos_token_id
         pad = processor.tokenizer.pad_token_id
         self.pad_token_id = self.eos_token_id if pad is None else pad
+        self.max_bad_rows = max_bad_rows
+        self.counts = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
-        encoded = [self.encode(row) for row in rows]
-        longest = max(len(ids) for ids, _, _ in encoded)
+        """One batch.
+
+        Raises:
+            TooManyBadRows: the share of bad rows is past `max_bad_rows`.
+        """
+        return self.join([encoded for row in rows if (encoded := self.try_encode(row)) is not None])
+
+    def encode(self, row: Row) -> Encoded:
+        """Ids, labels and other inputs of one row.
+
+        Raises:
+            RowError, ImageError: it cannot be used.
+        """
+        return self.encoder(row, row.get("place", "a row"))
+
+    def try_encode(self, row: Row) -> Encoded | None:
+        """The same, or None for a row that is left out and counted."""
+        self.counts[0] += 1
+        try:
+            encoded = self.encode(row)
+            if encoded.num_supervised:
+                return encoded
+            reason = f"nothing of its answers fits into {self.encoder.max_length} tokens."
+        except (RowError, ImageError, FileNotFoundError) as error:
+            reason = error.reason if isinstance(error, RowError) else str(error)
+        self.counts[1] += 1
+        place = row.get("place") or f"the row that begins {str(row.get('messages'))[:80]}"
+        logger.warning("left out %s: %s", place, reason)
+        seen, bad = self.counts.tolist()
+        if bad > max(10, self.max_bad_rows * seen):
+            raise TooManyBadRows(
+                f"{bad} of {seen} rows were left out, more than the share of {self.max_bad_rows:g} that may be (the last: {place}: "
+                f"{reason}) See all: python -m training data validate FILE"
+            )
+        return None
+
+    def join(self, encoded: list[Encoded]) -> dict[str, torch.Tensor]:
+        """Encoded rows as one batch; none at all give one of a single token that teaches nothing."""
+        if not encoded:
+            encoded = [Encoded([self.pad_token_id], [IGNORED], {})]
+        longest = max(len(row.ids) for row in encoded)
 
         def padded(values: list[int], filler: int) -> list[int]:
             return values + [filler] * (longest - len(values))
 
         batch = {
-            "input_ids": torch.tensor([padded(ids, self.pad_token_id) for ids, _, _ in encoded]),
-            "attention_mask": torch.tensor([padded([1] * len(ids), 0) for ids, _, _ in encoded]),
-            "labels": torch.tensor([padded(labels, IGNORED) for _, labels, _ in encoded]),
+            "input_ids": torch.tensor([padded(row.ids, self.pad_token_id) for row in encoded]),
+            "attention_mask": torch.tensor([padded([1] * len(row.ids), 0) for row in encoded]),
+            "labels": torch.tensor([padded(row.labels, IGNORED) for row in encoded]),
         }
-        if pictures := [pixels for _, _, pixels in encoded if pixels is not None]:
-            batch["pixel_values"] = torch.cat(pictures)
+        for key in dict.fromkeys(key for row in encoded for key in row.inputs):
+            values = [(row.inputs.get(key), len(row.ids)) for row in encoded]
+            if any(is_per_token(value, length) for value, length in values):
+                batch[key] = torch.cat([_padded(value, length, longest) for value, length in values])
+            else:
+                batch[key] = _joined([value for value, _ in values if value is not None])
         return batch
 
-    def encode(self, row: Row) -> tuple[list[int], list[int], torch.Tensor | None]:
-        """Ids, labels and pixels of one row.
 
-        A token that holds characters of an answer and of its surroundings is not supervised: when the model generates, it
-        does not occur.
-
-        Raises:
-            ValueError: the row has nothing to learn from, or its images and image items differ in number.
-        """
-        messages, images = row["messages"], row.get("images") or []
-        text = self._rendered(messages)
-        inputs = self.processor(
-            text=self.processor.apply_chat_template(messages, tokenize=False),
-            images=images or None,
-            return_offsets_mapping=True,
-        )
-        ids, offsets = list(inputs["input_ids"][0]), inputs["offset_mapping"][0]
-        labels = [IGNORED] * len(ids)
-        for start, end in self._answers(messages, text):
-            for position, (first, last) in enumerate(offsets):
-                if start <= first < last <= end:
-                    labels[position] = ids[position]
-            after = next((position for position, (_, last) in enumerate(offsets) if last > end), len(ids))
-            if after == len(ids):
-                ids.append(self.eos_token_id)
-                labels.append(self.eos_token_id)
-            else:
-                labels[after] = self.eos_token_id
-        if all(label == IGNORED for label in labels):
-            raise ValueError(f"Nothing to learn from in a row: it has no answer of the assistant. It begins {text[:120]!r}.")
-        pixels = torch.as_tensor(np.stack(inputs["pixel_values"])) if images else None
-        return ids, labels, pixels
-
-    def _rendered(self, messages: list[dict], add_generation_prompt: bool = False) -> str:
-        """The text of a conversation as the tokenizer gets it, every image mark expanded."""
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-        return text.replace(self.processor.image_token, self.processor.image_token * self.processor.num_image_embeds)
-
-    def _answers(self, messages: list[dict], text: str) -> list[tuple[int, int]]:
-        """Start and end of every answer in the rendered text, in characters."""
-        spans = []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._rendered(messages[:index], add_generation_prompt=True)
-            content = message["content"]
-            answer = content if isinstance(content, str) else "".join(item["text"] for item in content)
-            if not text.startswith(before + answer):
-                raise ValueError(
-                    f"The chat template does not write {answer[:60]!r} after its own generation prompt, so it cannot be seen where "
-                    "the answer is. Use a template whose generation prompt is what stands before an answer."
-                )
-            spans.append((len(before), len(before) + len(answer)))
-        return spans
+def _padded(value: torch.Tensor | None, length: int, longest: int) -> torch.Tensor:
+    value = torch.zeros(1, length, dtype=torch.long) if value is None else value
+    return torch.nn.functional.pad(value, (0, longest - length))
 
 
-def preview(collator: ConversationCollator, row: Row) -> str:
+def _joined(values: list[Any]) -> Any:
+    """Tensors along dimension 0, each padded with zeros to the largest of the other dimensions (tiles, patches)."""
+    if not all(isinstance(value, torch.Tensor) for value in values):
+        return [item for value in values for item in value]
+    sizes = [max(size) for size in zip(*(value.shape[1:] for value in values), strict=True)]
+
+    def grown(value: torch.Tensor) -> torch.Tensor:
+        pads = [(0, size - own) for own, size in zip(value.shape[1:], sizes, strict=True)]
+        return torch.nn.functional.pad(value, [side for pad in reversed(pads) for side in pad])
+
+    return torch.cat([grown(value) for value in values])
+
+
+def preview(collator: ConversationCollator, row: Mapping) -> str:
     """A row as the model is taught it, one token per line: the token, and what has to be predicted there."""
-    ids, labels, _ = collator.encode(row)
+    encoded = collator.encode(dict(row))
     name = collator.processor.tokenizer.convert_ids_to_tokens
     lines = []
-    for position, (token, label) in enumerate(zip(ids, labels, strict=True)):
+    for position, (token, label) in enumerate(zip(encoded.ids, encoded.labels, strict=True)):
         wanted = "" if label == IGNORED else f"  <- {name(label)!r}"
         lines.append(f"{position:5}  {name(token)!r}{wanted}")
     return "\n".join(lines)

@@ -1,0 +1,168 @@
+"""The strict door: what is no row is refused with its place and a way out; what is one comes through whole."""
+
+import base64
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from training.data import RowError, RowFile
+from training.data.rows import check_row, is_supervised, make_row
+
+YES = {"role": "assistant", "content": "Yes."}
+IMAGE = {"type": "image"}
+
+
+def user(*items) -> dict:
+    return {"role": "user", "content": [{"type": "text", "text": item} if isinstance(item, str) else item for item in items]}
+
+
+def refusal(value) -> str:
+    with pytest.raises(RowError) as caught:
+        check_row(value, "rows.jsonl, line 7")
+    assert str(caught.value).startswith("rows.jsonl, line 7: ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("messages", "images", "named"),
+    [
+        ([], [], "question and an answer"),
+        ([YES], [], "before it stands nothing"),
+        ([user("Q"), user("Q"), YES], [], "join them"),
+        ([user("Q")], [], "no answer to it"),
+        ([user("Q"), YES, user("Q")], [], "no answer to it"),
+        ([user("Q"), YES, YES], [], "before it stands assistant"),
+        ([user("Q"), YES, {"role": "system", "content": "Be brief."}, user("Q"), YES], [], "only the first"),
+        ([{"role": "human", "content": "Q"}, YES], [], "Write 'user'"),
+        ([user("Q"), {"role": "gpt", "content": "Yes."}], [], "Write 'assistant'"),
+        ([user("Q"), {"role": "tool", "content": "4"}, YES], [], "role 'tool'"),
+        ([{"content": "Q"}, YES], [], "role None"),
+        ([{"from": "human", "value": "Q"}], [], "convert sharegpt"),
+        ([user("Q"), {"role": "assistant", "content": None}], [], "content is None"),
+        ([user("Q"), {"role": "assistant", "content": " \n"}], [], "is empty"),
+        ([user("Q"), {"role": "assistant", "content": "a", "name": "x"}], [], "unknown keys ['name']"),
+        ([user("Q"), {"role": "assistant", "content": "a", "weight": 0.5}], [], "weight 0.5"),
+        ([user("Q"), {"role": "assistant", "content": "a", "train": "no"}], [], "train 'no'"),
+        ([user("Q"), {"role": "assistant", "content": "a", "weight": 0}], [], "every one has weight 0"),
+        ([user({"type": "text", "text": None}), YES], [], "a text is None"),
+        ([user({"type": "input_text", "text": "Q"}), YES], [], "convert chat"),
+        ([user({"type": "image_url", "image_url": {"url": "a"}}, "Q"), YES], [], "convert chat"),
+        ([user({"type": "image", "image": "a.png"}, "Q"), YES], ["a.png"], "stands in 'images'"),
+        ([user({"type": "video"}), YES], [], "type 'video'"),
+        ([user("<image>\nQ"), YES], ["a.png"], "'<image>' is typed"),
+        ([user("Q"), {"role": "assistant", "content": "A <img_token>."}], [], "'<img_token>' is typed"),
+        ([user(IMAGE, IMAGE, "Q"), YES], ["a.png"], "2 image items in the messages but 1 pictures"),
+        ([user("Q"), YES], ["a.png"], "0 image items in the messages but 1 pictures"),
+        (
+            [user("Q"), {"role": "assistant", "content": [IMAGE, {"type": "text", "text": "a"}]}],
+            ["a.png"],
+            "stand in questions",
+        ),
+        ([user("Q \ud83d"), YES], [], "half a character"),
+        ([user(IMAGE, "Q"), YES], ["https://example.invalid/a.png"], "Download it"),
+        ([user(IMAGE, "Q"), YES], [None], "a picture is None"),
+        ([user(IMAGE, "Q"), YES], "a.png", "'images' is a list"),
+    ],
+)
+def test_mistake_is_named(messages, images, named):
+    assert named in refusal({"messages": messages, "images": images})
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ({"id": "1", "image": "a.jpg", "conversations": []}, "llava"),
+        ({"id": "1", "conversations": []}, "sharegpt"),
+        ({"text": "Human: a\nAI: b", "task_type": "x_sft"}, "mplug_owl"),
+        ({"instruction": "a", "context": "", "response": "b"}, "dolly"),
+        ({"instruction": "a", "input": "", "output": "b"}, "alpaca"),
+        ({"image_id": "1", "question": "a", "answer": "b", "task": "c"}, "lrv"),
+        ({"image_id": "1", "caption": "a"}, "cc_sbu_align"),
+        ({"filename": "a", "questions": [], "answers": []}, "ocr_vqa"),
+        ({"topic": "tea", "input": "..."}, "baize"),
+    ],
+)
+def test_foreign_record_is_answered_with_the_command_that_converts_it(value, name):
+    assert f"python -m training data convert {name} " in refusal(value)
+
+
+def test_unknown_key_of_a_row_is_refused():
+    assert "under 'images'" in refusal({"messages": [user("Q"), YES], "image": "a.png"})
+    assert "under 'meta'" in refusal({"messages": [user("Q"), YES], "score": 1})
+
+
+def test_answers_can_be_left_out_of_the_loss():
+    for key, value in (("weight", 0), ("train", False), ("loss", False)):
+        assert not is_supervised({**YES, key: value})
+        assert is_supervised({**YES, key: 1 if key == "weight" else True})
+        check_row({"messages": [user("Q"), {**YES, key: value}, user("Q"), YES]}, "row")
+
+
+def write(path, lines: list[str], **options) -> RowFile:
+    path.write_text("\n".join(lines), **{"encoding": "utf-8", **options})
+    return RowFile(path)
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path):
+    texts = [f"what{character}is it" for character in "\u2028\u2029\u0085"]
+    rows = write(tmp_path / "rows.jsonl", [json.dumps(make_row([(text, "Red.")], []), ensure_ascii=False) for text in texts])
+    assert [row["messages"][0]["content"][0]["text"] for row in rows] == texts
+
+
+def test_byte_order_mark_and_windows_line_ends_and_empty_lines_are_read(tmp_path):
+    path = tmp_path / "rows.JSONL"
+    line = json.dumps(make_row([("Q", "A")], []))
+    path.write_bytes(b"\xef\xbb\xbf" + f"{line}\r\n\r\n{line}".encode())
+    rows = RowFile(path)
+    assert len(rows) == 2
+    assert rows[1]["place"] == f"{path}, line 3"
+
+
+def test_array_of_rows_is_read_and_its_mistakes_have_numbers(tmp_path):
+    good = make_row([("Q", "A")], [])
+    (tmp_path / "rows.json").write_text(json.dumps([good, good], indent=1))
+    assert len(RowFile(tmp_path / "rows.json")) == 2
+    (tmp_path / "rows.json").write_text(json.dumps([good, {"messages": []}]))
+    with pytest.raises(RowError, match="row 2"):
+        RowFile(tmp_path / "rows.json")
+
+
+@pytest.mark.parametrize("text", ["{", '{"messages": NaN}', "[" * 100_000, "\udcff"])
+def test_line_that_is_no_json_is_refused(tmp_path, text):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json.dumps(make_row([("Q", "A")], [])).encode() + b"\n" + text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RowError, match="line 2: no JSON"):
+        RowFile(path)
+
+
+def test_parquet_and_saved_data_set_hold_the_same_rows(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(file, "PNG")
+    picture = {"path": None, "bytes": file.getvalue()}
+    rows = [make_row([("Q", "A")], [picture]), make_row([("Q", "B")], [])]
+    table = datasets.Dataset.from_list(rows)
+    table.to_parquet(tmp_path / "rows.parquet")
+    table.save_to_disk(tmp_path / "saved")
+    for path in (tmp_path / "rows.parquet", tmp_path / "saved"):
+        read = RowFile(path)
+        assert [row["images"] for row in read] == [[file.getvalue()], []]
+        assert read[1]["messages"][1]["content"][0]["text"] == "B"
+
+
+def test_pictures_come_as_paths_bytes_and_data_uris(tmp_path):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    uri = "data:image/png;base64," + base64.b64encode(data).decode()
+    row = make_row([("Q", "A")], ["a.png", {"path": "a.png", "bytes": None}, data, {"path": "", "bytes": data}, uri])
+    path = tmp_path / "a.png"
+    assert check_row(row, "row", tmp_path)["images"] == [path, path, data, data, uri]
+
+
+def test_spreadsheet_is_answered_with_the_command_that_converts_it(tmp_path):
+    (tmp_path / "a.csv").write_text("image,question,answer\n")
+    with pytest.raises(ValueError, match="convert table"):
+        RowFile(tmp_path / "a.csv")

@@ -1,0 +1,252 @@
+"""A row as a model is taught it: ids, labels, and whatever else the processor of its family returns.
+
+What is trained on is exactly what will be read: the ids are the processor's own ids of the conversation, and the labels are
+laid beside them while the text is tokenised. Only answers and their ends are supervised.
+
+An end is the token that the template writes behind an answer, where that is a token of its own (`</s>`, `<|im_end|>`). Other
+templates write none between turns; there the end is taught by its label alone: where the text behind the answer begins, the
+label is EOS while the id stays what it is.
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from pipelines.images import load_image
+
+from .rows import IGNORED, Row, RowError, check_messages, content_items, is_supervised, text_of
+
+MAX_SENSIBLE_LENGTH = 10_000_000
+"""A tokenizer without a length of its own says 10 ** 30."""
+
+
+class Encoded(NamedTuple):
+    """One row of T tokens.
+
+    Attributes:
+        ids: T ids, pictures expanded.
+        labels: T labels; `IGNORED` where nothing is supervised.
+        inputs: what else the model gets: (1, T) tensors by token, all others by picture along dimension 0.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    inputs: dict[str, torch.Tensor]
+
+    @property
+    def num_supervised(self) -> int:
+        return sum(label != IGNORED for label in self.labels)
+
+
+@dataclass
+class Shortened:
+    """How often rows were longer than the context."""
+
+    rows: int = 0
+    turns: int = 0
+    tokens: int = 0
+
+
+class RowEncoder:
+    """Rows to ids and labels.
+
+    Args:
+        processor: of any family, or of a native model of transformers: it has `apply_chat_template`, `tokenizer`, and
+            `__call__(images=, text=)`; every key that it returns is passed on.
+        max_length: tokens of a row at most, by default the tokenizer's `model_max_length`. A longer row loses its last turns,
+            with their pictures; a row of one turn that is still too long loses the end of its text. A picture is never cut.
+    """
+
+    def __init__(self, processor: Any, max_length: int | None = None):
+        self.processor, self.tokenizer = processor, processor.tokenizer
+        own = self.tokenizer.model_max_length
+        self.max_length = max_length or (own if own and own < MAX_SENSIBLE_LENGTH else None)
+        self.eos_token_id = self.tokenizer.eos_token_id
+        mark = getattr(processor, "image_token", None)
+        self.image_token_id = getattr(processor, "image_token_id", None)
+        if self.image_token_id is None and mark is not None:
+            self.image_token_id = self.tokenizer.convert_tokens_to_ids(mark)
+        unsupervised = {self.image_token_id, self.tokenizer.bos_token_id, self.tokenizer.unk_token_id}
+        self.end_ids = set(self.tokenizer.all_special_ids) - unsupervised
+        self.shortened = Shortened()
+
+    def __call__(self, row: Row, place: str = "a row") -> Encoded:
+        """Encode one row, shortened to the context.
+
+        Raises:
+            RowError: the conversation is none, or the template hides where answers stand.
+            ImageError: a picture cannot be opened.
+        """
+        check_messages(row["messages"], len(row.get("images") or ()), place)
+        images = [load_image(image) for image in row.get("images") or ()]
+        messages = [{"role": message["role"], "content": content_items(message)} for message in row["messages"]]
+        supervised = [is_supervised(message) for message in row["messages"]]
+        encoded = self._encode(messages, images, supervised, place)
+        if self.max_length is None or len(encoded.ids) <= self.max_length:
+            return encoded
+        self.shortened.rows += 1
+        while len(encoded.ids) > self.max_length and len(messages) > 3:
+            messages = messages[:-2]
+            images = images[: num_images(messages)]
+            self.shortened.turns += 1
+            encoded = self._encode(messages, images, supervised, place)
+        self.shortened.tokens += max(0, len(encoded.ids) - self.max_length)
+        return self._cut(encoded, self.max_length)
+
+    def render(self, messages: list[dict], add_generation_prompt: bool = False) -> str:
+        """The text of a conversation, with one mark per picture."""
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+
+    def is_image(self, ids: list[int]) -> list[bool]:
+        """Which ids stand for pictures."""
+        return [token == self.image_token_id for token in ids]
+
+    def _encode(self, messages: list[dict], images: list[Image.Image], supervised: list[bool], place: str) -> Encoded:
+        text = self.render(messages)
+        inputs = self._processed(text, images)
+        ids = inputs.pop("input_ids")[0].tolist()
+        inputs.pop("attention_mask", None)
+        answers = self._answers(messages, supervised, text, place)
+        labels = [IGNORED] * len(ids)
+        spans = self._spans_by_offset(text, ids, answers)
+        if spans is None:
+            spans = self._spans_by_prefix(messages, images, ids, answers)
+        for start, end, after in spans:
+            labels[start:end] = ids[start:end]
+            if after < len(ids):
+                labels[after] = ids[after] if ids[after] in self.end_ids else self.eos_token_id
+            else:
+                ids, labels = [*ids, self.eos_token_id], [*labels, self.eos_token_id]
+                inputs = {key: _one_longer(value, len(ids) - 1) for key, value in inputs.items()}
+        return Encoded(ids, labels, inputs)
+
+    def _processed(self, text: str, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+        kwargs: dict[str, Any] = {"images": images} if images else {}
+        bos = self.tokenizer.bos_token
+        if bos and text.startswith(bos):
+            kwargs["add_special_tokens"] = False
+        return dict(self.processor(text=[text], return_tensors="pt", **kwargs))
+
+    def _answers(self, messages: list[dict], supervised: list[bool], text: str, place: str) -> list[tuple[int, int, int]]:
+        """Index of every supervised answer, and its start and end in the rendered text."""
+        found = []
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant" or not supervised[index]:
+                continue
+            before, answer = self.render(messages[:index], add_generation_prompt=True), text_of(message)
+            start = len(before) if text.startswith(before) else len(before.rstrip())
+            end = start + len(answer)
+            if not text.startswith(answer, start):  # white space between the two, which the model has to write itself
+                answer, rest = answer.strip(), text[start:]
+                end = start + len(rest) - len(rest.lstrip()) + len(answer)
+            if not text.startswith(before.rstrip()) or not text[start:end].endswith(answer):
+                raise RowError(
+                    place,
+                    f"the chat template does not write {answer[:60]!r} after its own generation prompt, so it cannot be seen "
+                    "where the answer is. Use a template whose generation prompt is what stands before an answer.",
+                )
+            found.append((index, start, end))
+        return found
+
+    def _spans_by_offset(self, text: str, ids: list[int], answers: list[tuple[int, int, int]]) -> list | None:
+        """Start, end and the position behind every answer, by the characters of each token.
+
+        The text is tokenised with one mark per picture, and laid beside the processor's ids, in which marks are expanded.
+        A token that holds characters of an answer and of its surroundings is not supervised: when the model generates, it
+        does not occur. None: the processor tokenises in a way of its own.
+        """
+        if not self.tokenizer.is_fast:
+            return None
+        for add_special_tokens in (False, True):
+            plain = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=add_special_tokens)
+            where = align(plain["input_ids"], ids, self.image_token_id)
+            if where is not None:
+                break
+        else:
+            return None
+        spans = []
+        for _, start, end in answers:
+            inside = [
+                at for at, (first, last) in zip(where, plain["offset_mapping"], strict=True) if start <= first < last <= end
+            ]
+            after = next((at for at, (_, last) in zip(where, plain["offset_mapping"], strict=True) if last > end), len(ids))
+            # An answer holds no pictures, so its tokens stand side by side.
+            spans.append((inside[0], inside[-1] + 1, after) if inside else (after, after, after))
+        return spans
+
+    def _spans_by_prefix(self, messages: list[dict], images: list, ids: list[int], answers: list) -> list:
+        """The same for a processor that tokenises in a way of its own: by what it makes of the text up to an answer."""
+        spans, text = [], self.render(messages)
+        for index, start, end in answers:
+            shown = images[: num_images(messages[:index])]
+            prompt, whole = (self._processed(text[:stop], shown)["input_ids"][0].tolist() for stop in (start, end))
+            start, end = common_length(ids, prompt), common_length(ids, whole)
+            if start < len(prompt):  # the token at `start` holds the end of the prompt and the answer's beginning
+                start += 1
+            spans.append((min(start, end), end, end))
+        return spans
+
+    def _cut(self, encoded: Encoded, length: int) -> Encoded:
+        if len(encoded.ids) <= length:
+            return encoded
+        is_image = self.is_image(encoded.ids)
+        if any(is_image[length:]) or (encoded.inputs and not any(is_image)):
+            return Encoded(encoded.ids[:0], encoded.labels[:0], {})
+        inputs = {
+            key: value[:, :length] if is_per_token(value, len(encoded.ids)) else value for key, value in encoded.inputs.items()
+        }
+        return Encoded(encoded.ids[:length], encoded.labels[:length], inputs)
+
+
+def align(plain: list[int], full: list[int], mark: int | None) -> list[int] | None:
+    """Where each id of a text stands in the same text with its marks expanded, or None where the two do not fit.
+
+    A mark becomes a run of one or more ids, of which some may be others than the mark (line ends, tile numbers).
+    """
+    marks = [index for index, token in enumerate(plain) if token == mark]
+    bounds = [-1, *marks, len(plain)]
+    runs = [plain[first + 1 : last] for first, last in itertools.pairwise(bounds)]
+    if full[: len(runs[0])] != runs[0] or (not marks and len(full) != len(plain)):
+        return None
+    where, at = list(range(len(runs[0]))), len(runs[0])
+    for number, run in enumerate(runs[1:], 1):
+        where.append(at)
+        if number == len(runs) - 1:
+            start = len(full) - len(run)
+        else:
+            start = at + 1
+            while start <= len(full) - len(run) and (full[start : start + len(run)] != run or _goes_on(full, start, run, mark)):
+                start += 1
+        if start <= at or full[start : start + len(run)] != run:
+            return None
+        where += range(start, start + len(run))
+        at = start + len(run)
+    return where
+
+
+def _goes_on(full: list[int], start: int, run: list[int], mark: int | None) -> bool:
+    """Whether a picture's marks go on at `start` although nothing stands between it and the next."""
+    return not run and full[start] == mark and full[start - 1] == mark
+
+
+def common_length(first: list[int], second: list[int]) -> int:
+    """How many ids two lists have in common at their beginning."""
+    return next((at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+
+
+def num_images(messages: list[Mapping]) -> int:
+    """Image items of a conversation."""
+    return sum(item["type"] == "image" for message in messages for item in content_items(message))
+
+
+def is_per_token(value: Any, length: int) -> bool:
+    """Whether a value of a processor goes along with the ids, like `token_type_ids`."""
+    return isinstance(value, torch.Tensor) and value.ndim == 2 and value.shape == (1, length) and not value.is_floating_point()
+
+
+def _one_longer(value: Any, length: int) -> Any:
+    return torch.cat([value, value[:, -1:]], dim=1) if is_per_token(value, length) else value

@@ -1,0 +1,179 @@
+"""Data files as sequences of records: JSON lines, JSON arrays, Parquet, saved Hugging Face data sets.
+
+A record is what stands in the file; `RowFile` holds checked rows.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from .rows import Row, RowError, check_row
+
+SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+class Records(Sequence):
+    """The records of a file by number, each with its place ("rows.jsonl, line 3")."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def place(self, index: int) -> str:
+        return f"{self.path}, row {index + 1}"
+
+
+class JsonLines(Records):
+    """A file of one JSON value per line; lines end at "\\n" alone, as U+2028 and U+0085 stand in scraped text.
+
+    Only where each line begins is held in memory.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self.starts: list[tuple[int, int]] = []  # byte and line number
+        with path.open("rb") as file:
+            at = 0
+            for number, line in enumerate(file, 1):
+                if line.strip() not in (b"", b"\xef\xbb\xbf"):
+                    self.starts.append((at, number))
+                at += len(line)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Any:
+        at, number = self.starts[index]
+        with self.path.open("rb") as file:
+            file.seek(at)
+            line = file.readline()
+        return _parse(line, self.path, number)
+
+    def __iter__(self) -> Iterator[Any]:
+        with self.path.open("rb") as file:
+            for at, number in self.starts:
+                file.seek(at)
+                yield _parse(file.readline(), self.path, number)
+
+    def place(self, index: int) -> str:
+        return f"{self.path}, line {self.starts[index][1]}"
+
+
+class JsonArray(Records):
+    """A file that holds one JSON list, or one object with a list under `key`."""
+
+    def __init__(self, path: Path, key: str | None = None):
+        super().__init__(path)
+        values = _read_json(path)
+        if key is not None and isinstance(values, dict) and isinstance(values.get(key), list):
+            values = values[key]
+        if not isinstance(values, list):
+            raise ValueError(f"{str(path)!r} holds {_kind(values)}, not a list of rows.")
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.values[index]
+
+
+class ArrowRows(Records):
+    """A Parquet file or a data set that `datasets` saved to disk; both stay on disk and are mapped into memory."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        import datasets
+
+        datasets.disable_progress_bars()
+        try:
+            found = datasets.load_from_disk(str(path)) if path.is_dir() else datasets.Dataset.from_parquet(str(path))
+        except Exception as error:  # pyarrow's and datasets' own classes
+            raise ValueError(f"{str(path)!r} cannot be read ({' '.join(str(error).split())[:200]}).") from error
+        if not isinstance(found, datasets.Dataset):
+            raise ValueError(f"{str(path)!r} holds the splits {sorted(found)}. Name one: {str(path / sorted(found)[0])!r}.")
+        self.table = found.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> Any:
+        # Arrow's own values: `datasets` would decode the pictures itself, and hide which row it was.
+        return {key: value for key, value in self.table[index].to_pylist()[0].items() if value is not None}
+
+
+class RowFile(Dataset):
+    """The rows of a file, every one checked when it is opened. Picture paths are relative to the file.
+
+    Raises:
+        FileNotFoundError: the file, or a picture that it names, is not there.
+        RowError: a row is wrong.
+        ValueError: the file cannot be read, or holds no rows.
+    """
+
+    def __init__(self, path: Path):
+        self.records = open_records(path)
+        self.folder = path.parent
+        for index, record in enumerate(self.records):
+            check_row(record, self.records.place(index), self.folder)
+        if not len(self.records):
+            raise ValueError(f"{str(path)!r} holds no rows.")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Row:
+        place = self.records.place(index)
+        return {**check_row(self.records[index], place, self.folder), "place": place}
+
+
+def open_records(path: Path, key: str | None = None) -> Records:
+    """A data file by its suffix, in any case; `key` names the list inside a JSON object.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return ArrowRows(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(path)!r} is not a file. Give a file of rows ({', '.join(SUFFIXES)}) as source.")
+    if suffix == ".parquet":
+        return ArrowRows(path)
+    if suffix == ".json":
+        return JsonLines(path) if key is None and _is_lines(path) else JsonArray(path, key)
+    if suffix == ".jsonl":
+        return JsonLines(path)
+    command = " Convert it: python -m training data convert table --file FILE" if suffix in (".csv", ".tsv", ".xlsx") else ""
+    raise ValueError(f"{str(path)!r} is no file of rows; allowed: {', '.join(SUFFIXES)}.{command}")
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether a .json file holds one object per line, as some exporters write."""
+    with path.open("rb") as file:
+        first, second = (file.readline().removeprefix(b"\xef\xbb\xbf").strip() for _ in range(2))
+    return first.startswith(b"{") and first.endswith(b"}") and (not second or second.startswith(b"{"))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_constant)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is not valid JSON ({error}).") from error
+
+
+def _parse(line: bytes, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise RowError(f"{path}, line {number}", f"no JSON ({error}).") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _kind(value: Any) -> str:
+    return f"an object with {sorted(value)[:5]}" if isinstance(value, dict) else type(value).__name__
