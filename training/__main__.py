@@ -1,6 +1,7 @@
 """`python -m training <verb> ...`: the verbs, imported when they are asked for."""
 
 import importlib
+import logging
 import sys
 
 VERBS = {
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         given = f"Unknown verb {argv[0]!r}" if argv else "No verb given"
         print(f"{given}. Available: {', '.join(VERBS)}. Each explains itself: python -m training VERB --help", file=sys.stderr)
         return 2
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # imported by peft, it warns of kernels nobody asked for
     return importlib.import_module(VERBS[argv[0]][0], __package__).main(argv[1:])
 
 

@@ -95,3 +95,12 @@ def test_unknown_verb_is_refused_with_the_verbs(capsys, argv):
     error = capsys.readouterr().err
     assert "train" in error
     assert error.count("\n") == 1
+
+
+def test_yaml_as_people_write_it(tmp_path, capsys):
+    (tmp_path / "one.yaml").write_text("model: m\nsource: s\ntrain_parts: text_model\n")
+    assert parse(["--config", str(tmp_path / "one.yaml")])[0].train_parts == ["text_model"]
+    (tmp_path / "two.yaml").write_text("model: m\nsource: s\nlearning_rate:\n")
+    with pytest.raises(SystemExit):
+        parse(["--config", str(tmp_path / "two.yaml")])
+    assert "keys without a value: ['learning_rate']" in capsys.readouterr().err

@@ -160,6 +160,21 @@ def test_endless_rows_of_several_pictures_train(train):
     assert len(losses(folder)) == 4
 
 
+def test_batches_without_pictures_and_bad_pictures_do_not_end_a_run(train, tmp_path):
+    """Only the eyes learn, a batch is one row, and one picture of three is broken."""
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "good.png")
+    answer = {"role": "assistant", "content": "This is a picture."}
+    rows = [{"messages": [{"role": "user", "content": "Where?"}, answer]}]
+    rows += [{"messages": [user("What is it?"), answer], "images": [name]} for name in ("broken.png", "good.png")]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    folder = train(source=str(tmp_path / "mixed.jsonl"), max_steps=6, per_device_train_batch_size=1)
+    points = losses(folder)
+    assert len(points) == 6
+    assert sum(point == 0 for point in points) == 2
+    assert changed_parts(TINY, folder / "model") == {"visual_resampler", "image_projection_layer"}
+
+
 def test_attributes_train_the_vision_encoder_alone(train, tmp_path, monkeypatch):
     (tmp_path / "colours_of_a_test.py").write_text(
         "from PIL import Image\n"
@@ -190,6 +205,7 @@ def test_refusals_are_one_line_and_status_2(train, tmp_path, capsys):
     assert "--overwrite" in refusal(output_dir=str(tmp_path / "taken"))
     assert "--max_steps" in refusal(source="demo.world:text_rows", max_steps=-1)
     assert "absent" in refusal(model="absent/")
+    assert "eval_strategy" in refusal(eval_strategy="epoch")
     assert "Nothing would learn" in refusal(train_parts=[])
     assert "merge" in refusal(model=str(GOLDEN / "release/visualcla-tiny"))
     assert "no_such_module" in refusal(lora_target_modules="no_such_module")
