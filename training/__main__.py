@@ -6,6 +6,7 @@ import sys
 
 VERBS = {
     "train": (".train", "train a model, or an adapter for it, from a configuration file"),
+    "data": (".data.commands", "convert, check, look at and count data to learn from"),
     "merge": (".merge", "put a language model, a vision model and adapters into one folder"),
     "convert": (".merge.convert", "write a model or an adapter in another layout"),
 }
