@@ -151,6 +151,11 @@ def _set_defaults(parser: _Parser, file: Path) -> None:
     known = {action.dest for action in parser._actions} - {"help", "config"}
     if unknown := [key for key in values if key not in known]:
         parser.error(f"{str(file)!r} has unknown keys {unknown}.")
+    defaults = {action.dest: action.default for action in parser._actions}
+    if empty := [key for key, value in values.items() if value is None and defaults[key] is not None]:
+        parser.error(f"{str(file)!r} has keys without a value: {empty}. Give one, or leave the key out.")
+    lists = {action.dest for action in parser._actions if action.nargs in ("+", "*")}
+    values = {key: [value] if key in lists and isinstance(value, str) else value for key, value in values.items()}
     parser.set_defaults(**values)
     for action in parser._actions:
         if action.dest in values:

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from pipelines import visualcla
 from pipelines.visualcla.saving import replace_folder, save_model_folder
 
-from ..collator import ConversationCollator
 from ..data import open_source
+from ..data.collator import ConversationCollator, TooManyBadRows
 from .adapter import add_lora, merge_lora, save_adapter
 from .config import Arguments, Recipe, parse, resolved
 from .optimizer import MuonWithAdamW
+from .trainer import PartsTrainer
 from .vision import AttributeClassifier, AttributeCollator
 
 
@@ -28,7 +29,11 @@ def main(argv: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
-    print(run.train())
+    try:
+        print(run.train())
+    except TooManyBadRows as error:
+        print(f"training: {str(error).splitlines()[-1]}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -48,6 +53,8 @@ class Run:
         self.rows = open_source(recipe.source, arguments.seed, arguments.train_batch_size, recipe.sort_window)
         if not hasattr(self.rows, "__len__") and arguments.max_steps < 1:
             raise ValueError(f"The source {recipe.source!r} may be endless: say when to stop with --max_steps.")
+        if arguments.eval_strategy != "no":
+            raise ValueError("eval_strategy is set, but there are no held-out rows to judge by. Leave it out.")
         torch.manual_seed(arguments.seed)
         self.model = visualcla.load_pretrained(recipe.model, dtype=torch.float32)
         if recipe.attn_implementation:
@@ -65,7 +72,7 @@ class Run:
         """Train, save, and return the folder of the result."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(resolved(self.recipe, self.arguments), encoding="utf-8")
-        trainer = Trainer(
+        trainer = PartsTrainer(
             model=self.learner,
             args=self.arguments,
             train_dataset=self.rows,
