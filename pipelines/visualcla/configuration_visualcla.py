@@ -80,6 +80,11 @@ class VisualCLAConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any):
         self.text_config = _sub_config(self.text_config, "llama", {})
         self.vision_config = _sub_config(self.vision_config, "clip_vision_model", _CLIP_VIT_L_14)
+        if not hasattr(self.vision_config, "image_size"):
+            raise ValueError(
+                f"The vision encoder {self.vision_config.model_type!r} has no image_size: its number of tokens depends on the "
+                "picture, which a resampler of this kind cannot take. Use a CLIP or SigLIP vision model of one image size."
+            )
         if self.visual_resampler_config is None:
             width = self.vision_config.hidden_size
             self.visual_resampler_config = {"hidden_size": width, "intermediate_size": 4 * width}
@@ -102,6 +107,24 @@ class VisualCLAConfig(PreTrainedConfig):
         return self.visual_resampler_config.num_query_tokens if self.use_visual_resampler else self.num_image_tokens
 
 
+AUTO_MODULE = "auto_visualcla"
+AUTO_MAP = {
+    "AutoConfig": f"{AUTO_MODULE}.VisualCLAConfig",
+    "AutoModel": f"{AUTO_MODULE}.VisualCLAModel",
+    "AutoModelForImageTextToText": f"{AUTO_MODULE}.VisualCLAForConditionalGeneration",
+    "AutoProcessor": f"{AUTO_MODULE}.VisualCLAProcessor",
+}
+"""For the `config.json` of a composite folder: where programs that take `trust_remote_code` find the classes."""
+
+AUTO_SOURCE = '''"""Where transformers and serving engines find this model's classes: in the package multimodal-vcla, which must be installed."""
+
+try:
+    from pipelines.visualcla import VisualCLAConfig, VisualCLAForConditionalGeneration, VisualCLAModel, VisualCLAProcessor
+except ImportError as error:
+    raise ImportError("This model needs the package multimodal-vcla in this Python: pip install the project's folder.") from error
+'''
+"""The file `auto_visualcla.py` beside that `config.json`."""
+
 _CLIP_VIT_L_14 = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -116,5 +139,5 @@ _CLIP_VIT_L_14 = {
 def _sub_config(given: dict | PreTrainedConfig | None, model_type: str, defaults: dict) -> PreTrainedConfig:
     if isinstance(given, PreTrainedConfig):
         return given
-    values = dict(defaults if given is None else given)
+    values = PreTrainedConfig._decode_special_floats(dict(defaults if given is None else given))
     return CONFIG_MAPPING[values.pop("model_type", None) or model_type](**values)

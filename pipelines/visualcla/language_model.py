@@ -1,6 +1,8 @@
 """A causal language model taken apart for the composite model: which members it has, how their weights are called, where they
 compute. No weights are read here."""
 
+import inspect
+
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -27,13 +29,19 @@ def language_model_parts(language_model: PreTrainedModel) -> tuple[str, str]:
     Raises:
         ValueError: it is not made of these two.
     """
+    name = type(language_model).__name__
+    if "past_key_values" not in inspect.signature(language_model.forward).parameters:
+        raise ValueError(
+            f"{name} cannot be the language model: it keeps no keys and values (past_key_values) but a state of its own, so an "
+            "answer cannot be continued from embeddings. Give a decoder with attention, such as LLaMA."
+        )
     head = language_model.get_output_embeddings()
     members = dict(language_model.named_children())
     names = [name for name, member in members.items() if member is head]
     others = [name for name in members if name not in (language_model.base_model_prefix, *names)]
     if language_model.base_model_prefix not in members or len(names) != 1 or others:
         raise ValueError(
-            f"{type(language_model).__name__} cannot be the language model: it is made of {sorted(members)}, not of a model "
+            f"{name} cannot be the language model: it is made of {sorted(members)}, not of a model "
             f"{language_model.base_model_prefix!r} and a head. Give a decoder with a language modelling head, such as LLaMA."
         )
     return language_model.base_model_prefix, names[0]
@@ -48,7 +56,8 @@ def empty_language_model(text_config: PreTrainedConfig) -> PreTrainedModel:
 def execution_device(module: nn.Module) -> torch.device:
     """Where a module computes, also when accelerate keeps its weights elsewhere until they are used."""
     for submodule in module.modules():
-        device = getattr(getattr(submodule, "_hf_hook", None), "execution_device", None)
-        if device is not None:
-            return torch.device(device)
+        hook = getattr(submodule, "_hf_hook", None)
+        for each in getattr(hook, "hooks", [hook]):
+            if getattr(each, "execution_device", None) is not None:
+                return torch.device(each.execution_device)
     return next(module.parameters()).device

@@ -28,6 +28,7 @@ work after the vocabulary has grown; attention maps can be had; `eval()` is in f
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
-from .configuration_visualcla import VisualCLAConfig
+from .configuration_visualcla import AUTO_MAP, AUTO_MODULE, AUTO_SOURCE, VisualCLAConfig
 from .language_model import RELEASED_ENCODER, empty_language_model, execution_device, language_model_parts, memory_names
 from .modeling_visual_resampler import VisualResampler
 
@@ -344,6 +345,12 @@ class VisualCLAForConditionalGeneration(VisualCLAPreTrainedModel, GenerationMixi
 
         return load_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """As in transformers, with the file that `trust_remote_code` asks for."""
+        self.config.auto_map = AUTO_MAP
+        super().save_pretrained(save_directory, **kwargs)
+        Path(save_directory, f"{AUTO_MODULE}.py").write_text(AUTO_SOURCE, encoding="utf-8")
+
     @classmethod
     def memory_names(cls, config: VisualCLAConfig) -> dict[str, str]:
         return memory_names(*language_model_parts(empty_language_model(config.text_config)))
@@ -491,10 +498,11 @@ class VisualCLAForConditionalGeneration(VisualCLAPreTrainedModel, GenerationMixi
         inputs_embeds = self.model.embed(input_ids, pixel_values, inputs_embeds)
         if labels is not None:
             kwargs.setdefault("use_cache", False)
+        if position_ids is not None:  # not every language model takes them
+            kwargs["position_ids"] = position_ids
         return self.text_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            position_ids=position_ids,
             past_key_values=past_key_values,
             labels=labels,
             logits_to_keep=logits_to_keep,

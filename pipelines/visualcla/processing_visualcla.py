@@ -5,6 +5,7 @@ writes `num_image_embeds` placeholders for that one, so that the length is known
 """
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-from transformers.processing_utils import ProcessingKwargs
+from transformers.processing_utils import MultiModalData, ProcessingKwargs
 from transformers.utils import cached_file
 
 from ..images import load_image
+from ..json_files import read_json
 from .tokenization_visualcla import IMAGE_END, IMAGE_START, IMAGE_TOKEN, load_tokenizer
 
 IMAGE_MARK = f"{IMAGE_START}{IMAGE_TOKEN}{IMAGE_END}\n"
@@ -48,6 +50,7 @@ class VisualCLAProcessor(ProcessorMixin):
 
     image_processor_class = ("CLIPImageProcessorPil", "SiglipImageProcessorPil")
     tokenizer_class = "AutoTokenizer"
+    valid_processor_kwargs = VisualCLAProcessorKwargs
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class VisualCLAProcessor(ProcessorMixin):
         Raises:
             FileNotFoundError: tokenizer, image processor or config.json are missing.
         """
-        from .checkpoint import hub_kwargs_of, load_config
+        from .checkpoint import hub_kwargs_of
 
         name, hub_kwargs = pretrained_model_name_or_path, hub_kwargs_of(kwargs)
         tokenizer = load_tokenizer(name, **hub_kwargs)
@@ -82,11 +85,15 @@ class VisualCLAProcessor(ProcessorMixin):
             os.fspath(name), "chat_template.jinja", _raise_exceptions_for_missing_entries=False, **hub_kwargs
         )
         template = Path(template_file).read_text(encoding="utf-8") if template_file else tokenizer.chat_template
+        if template == plain_template(CHAT_TEMPLATE):
+            template = CHAT_TEMPLATE
+        # What is generated in a batch stands behind the prompt: the released settings say "right", for training.
+        tokenizer.padding_side = "left"
         return cls(
             load_image_processor(name, **hub_kwargs),
             tokenizer,
             chat_template=template,
-            num_image_embeds=load_config(name, **hub_kwargs).num_image_embeds,
+            num_image_embeds=_num_image_embeds(name, hub_kwargs),
         )
 
     def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs: Any):
@@ -119,24 +126,47 @@ class VisualCLAProcessor(ProcessorMixin):
                 f"{sum(marks)} image marks in the text but {len(flat_images)} images. Write {IMAGE_MARK.strip()!r} once per image "
                 "(apply_chat_template does)."
             )
+        pictures = [_rgb(image) for image in flat_images] or None
+        if hasattr(ProcessorMixin, "replace_image_token"):
+            return super().__call__(images=pictures, text=rows, **kwargs)
+        return self._prepare(pictures, rows, **kwargs)
+
+    def _prepare(self, pictures: list[Image.Image] | None, rows: list[str], **kwargs: Any) -> BatchFeature:
+        """What `ProcessorMixin.__call__` does from transformers 5.23 on."""
         settings = self._merge_kwargs(VisualCLAProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         return_tensors = settings["text_kwargs"].pop("return_tensors", None)
         settings["text_kwargs"].pop("return_mm_token_type_ids", None)
-        expanded = [row.replace(IMAGE_TOKEN, IMAGE_TOKEN * self.num_image_embeds) for row in rows]
-        inputs = dict(self.tokenizer(expanded, **settings["text_kwargs"]))
-        for ids, count in zip(inputs["input_ids"], marks, strict=True):
-            if ids.count(self.image_token_id) != count * self.num_image_embeds:
+        pixels = {} if pictures is None else dict(self.image_processor(pictures, **settings["images_kwargs"]))
+        expanded = [row.replace(IMAGE_TOKEN, self.replace_image_token(pixels, 0)) for row in rows]
+        inputs = self.tokenizer(expanded, **settings["text_kwargs"])
+        self._check_special_mm_tokens(expanded, inputs, modalities=["image"])
+        return BatchFeature({**inputs, **pixels}, tensor_type=return_tensors)
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        """What an image token of the text becomes; part of `ProcessorMixin.__call__`."""
+        return IMAGE_TOKEN * self.num_image_embeds
+
+    def _check_special_mm_tokens(self, text: list[str], text_inputs: BatchFeature, modalities: list[str]) -> None:
+        for row, ids in zip(text, text_inputs["input_ids"], strict=True):
+            if list(ids).count(self.image_token_id) != row.count(IMAGE_TOKEN):
                 raise ValueError(
                     f"Truncating to max_length would cut an image of {self.num_image_embeds} tokens. Drop whole turns instead."
                 )
-        if flat_images:
-            inputs["pixel_values"] = self.preprocess_images(flat_images, return_tensors=return_tensors)
-        return BatchFeature(inputs, tensor_type=return_tensors)
+
+    def _get_num_multimodal_tokens(self, image_sizes: list | None = None, **kwargs: Any) -> MultiModalData:
+        """What images cost in a prompt, for serving engines.
+
+        Args:
+            image_sizes: (height, width) of each image; they all cost the same.
+        """
+        if image_sizes is None:
+            return MultiModalData()
+        num_images = len(image_sizes)
+        return MultiModalData(num_image_tokens=[self.num_image_embeds] * num_images, num_image_patches=[1] * num_images)
 
     def preprocess_images(self, images: list, return_tensors: str | None = "pt"):
         """Images to (N, 3, S, S), RGB, normalised; alpha is dropped, not blended."""
-        rgb = [(image if isinstance(image, Image.Image) else load_image(image)).convert("RGB") for image in images]
-        return self.image_processor(rgb, return_tensors=return_tensors)["pixel_values"]
+        return self.image_processor([_rgb(image) for image in images], return_tensors=return_tensors)["pixel_values"]
 
     @property
     def model_input_names(self) -> list[str]:
@@ -176,6 +206,29 @@ def load_image_processor(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> 
         f"{name!r} holds no 'preprocessor_config.json', so how its vision encoder wants pictures is not known. Copy the file of "
         "the vision encoder into it."
     )
+
+
+def _num_image_embeds(name: str | os.PathLike, hub_kwargs: dict[str, Any]) -> int:
+    """From the processor's own settings where it lies by itself, else from the model's configuration."""
+    from .checkpoint import load_config
+
+    try:
+        return load_config(name, **hub_kwargs).num_image_embeds
+    except FileNotFoundError:
+        path = cached_file(os.fspath(name), "processor_config.json", _raise_exceptions_for_missing_entries=False, **hub_kwargs)
+        settings = read_json(Path(path)) if path else {}
+        if "num_image_embeds" not in settings:
+            raise
+        return settings["num_image_embeds"]
+
+
+def plain_template(chat_template: str) -> str:
+    """A chat template without `{% generation %}`, which transformers knows and other renderers, such as the web UI's, do not."""
+    return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", chat_template)
+
+
+def _rgb(image: Any) -> Image.Image:
+    return (image if isinstance(image, Image.Image) else load_image(image)).convert("RGB")
 
 
 def _flatten(images) -> Iterable:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from .checkpoint import EYES
 from .modeling_visualcla import VisualCLAForConditionalGeneration
-from .processing_visualcla import VisualCLAProcessor
+from .processing_visualcla import VisualCLAProcessor, plain_template
 
 
 def save_model_folder(
@@ -38,7 +38,7 @@ def save_model_folder(
     partial.mkdir(parents=True)
     model.text_model.save_pretrained(partial)
     processor.tokenizer.save_pretrained(partial)
-    (partial / "chat_template.jinja").write_text(processor.chat_template, encoding="utf-8")
+    (partial / "chat_template.jinja").write_text(plain_template(processor.chat_template), encoding="utf-8")
     save_eyes(model, processor.image_processor, partial / "vision")
     replace_folder(partial, folder)
     return folder

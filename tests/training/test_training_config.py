@@ -61,6 +61,7 @@ def test_resolved_configuration_gives_the_same_run_again(config, tmp_path):
         ({"objective": "guess"}, [], "'conversation', 'attributes'"),
         ({"result": "zip"}, [], "'model', 'adapter'"),
         ({"result_dtype": "int8"}, [], "'float32'"),
+        ({"fsdp": "full_shard"}, [], "fsdp is not supported"),
         ({"train_parts": ["eyes"]}, [], "visual_resampler"),
     ],
 )

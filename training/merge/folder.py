@@ -18,7 +18,8 @@ import torch
 from transformers import CONFIG_MAPPING
 
 from pipelines.visualcla import VisualCLAConfig, load_tokenizer
-from pipelines.visualcla.processing_visualcla import CHAT_TEMPLATE, load_image_processor
+from pipelines.visualcla.configuration_visualcla import AUTO_MAP, AUTO_MODULE, AUTO_SOURCE
+from pipelines.visualcla.processing_visualcla import CHAT_TEMPLATE, load_image_processor, plain_template
 from pipelines.visualcla.tokenization_visualcla import IMAGE_TOKEN
 
 from .original_tokenizer import original_tokenizer_files
@@ -123,6 +124,8 @@ def small_files(plan: MergePlan, layout: Layout, shards: list[Shard]) -> dict[st
         return files
     files |= {"config.json": _json(visualcla), "preprocessor_config.json": _preprocessor(plan)}
     if layout == "transformers":
+        files["config.json"] = _json(visualcla | {"auto_map": AUTO_MAP})
+        files[f"{AUTO_MODULE}.py"] = AUTO_SOURCE.encode()
         return files | {"generation_config.json": _generation_config(plan)} | tokenizer
     text_config = _explicit(plan.text_config, _TEXT_FIELDS) | {
         "architectures": ["LlamaForCausalLM"],
@@ -193,9 +196,9 @@ def _tokenizer_files(plan: MergePlan) -> dict[str, bytes]:
             files = {path.name: path.read_bytes() for path in sorted(Path(scratch).iterdir()) if path.is_file()}
         files["tokenizer.model"] = (folder / "tokenizer.model").read_bytes()
     if (folder / "chat_template.jinja").is_file():
-        files["chat_template.jinja"] = (folder / "chat_template.jinja").read_bytes()
+        files["chat_template.jinja"] = plain_template((folder / "chat_template.jinja").read_text(encoding="utf-8")).encode()
     elif plan.eyes_config is not None:
-        files["chat_template.jinja"] = CHAT_TEMPLATE.encode()
+        files["chat_template.jinja"] = plain_template(CHAT_TEMPLATE).encode()
     return files
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from pipelines.visualcla import VisualCLAProcessor
 from pipelines.visualcla.adapter import for_names_in_memory
+from pipelines.visualcla.processing_visualcla import plain_template
 
 from .config import Recipe
 
@@ -70,7 +71,7 @@ def save_adapter(model: nn.Module, processor: VisualCLAProcessor, recipe: Recipe
     model.config.save_pretrained(folder)
     processor.tokenizer.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text(processor.chat_template, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(plain_template(processor.chat_template), encoding="utf-8")
 
 
 def release_key(name: str) -> str:

@@ -1,6 +1,6 @@
 """What a training run is told: YAML gives the defaults, flags go on top, an unknown key is refused.
 
-`Recipe` is ours; everything else (`max_steps`, `learning_rate`, `fsdp`, ...) is transformers' `TrainingArguments`.
+`Recipe` is ours; everything else (`max_steps`, `learning_rate`, ...) is transformers' `TrainingArguments`.
 """
 
 import argparse
@@ -121,6 +121,10 @@ def parse(argv: list[str]) -> tuple[Recipe, Arguments]:
     if unknown := [part for part in recipe.train_parts if part not in PARTS]:
         parser.error(f"train_parts has {unknown}; allowed: {', '.join(map(repr, PARTS))}.")
     in_adapter = ("visual_resampler", "image_projection_layer")
+    if arguments.fsdp:
+        parser.error(
+            "fsdp is not supported: the optimizer is made before the model is sharded. Use data parallelism (torchrun)."
+        )
     if recipe.result == "adapter" and (whole := [part for part in recipe.train_parts if part not in in_adapter]):
         parser.error(f"train_parts has {whole}, but an adapter holds LoRA for them; in full it holds {in_adapter} only.")
     if recipe.result == "adapter" and recipe.lora_target_modules is None:
