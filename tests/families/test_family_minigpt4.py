@@ -1,10 +1,12 @@
-"""MiniGPT-4 and LRV-Instruction V1 against the originals' recorded numbers, from the files they were published as."""
+"""MiniGPT-4 and LRV-Instruction V1 in every layout, in chat, and what is refused; the originals' numbers are in test_parity.py."""
 
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import parity
+import parity_minigpt4
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +22,6 @@ EXPECTED = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
 PROJECTION = GOLDEN / "checkpoint" / "pretrained_minigpt4_7b.pth"
 LRV = GOLDEN / "checkpoint" / "lrv_v1_checkpoint_0.pth"
 VICUNA = GOLDEN / "vicuna_tiny"
-GREEDY = {"do_sample": False, "top_k": None, "max_new_tokens": 12}
 QUESTIONS = {
     "single": "What color is the boat?",
     "two": "Compare the first and the second picture.",
@@ -34,6 +35,13 @@ def arrays():
     return np.load(GOLDEN / "expected.npz")
 
 
+def assert_case(model, processor, name, images, arrays):
+    record = parity.Record("minigpt4")
+    parity_minigpt4.compare_case(model, processor, GOLDEN, name, EXPECTED, arrays, record)
+    assert len(record.comparisons) == 4
+    assert not record.wrong, str(record)
+
+
 @pytest.fixture(scope="module")
 def images():
     return [Image.open(GOLDEN / "images" / f"image_{letter}.png") for letter in "ab"]
@@ -44,58 +52,9 @@ def base():
     return load_model(PROJECTION, text_model=VICUNA, dtype=torch.float32)
 
 
-@pytest.fixture(scope="module", params=["on_top", "by_itself"])
-def lrv(request):
-    if request.param == "on_top":
-        return load_model(PROJECTION, text_model=VICUNA, lora_model=LRV, dtype=torch.float32)
-    return load_model(LRV, text_model=VICUNA, dtype=torch.float32)
-
-
 def expected_ids(case) -> list[int]:
     first, *rest = case["segment_ids"]
     return [*first, *(token for piece in rest for token in [3] * 32 + piece)]
-
-
-def assert_case(model, processor, name, images, arrays):
-    case = EXPECTED[name]
-    inputs = processor(images=images[: case["n_images"]], text=case["prompt"])
-    assert inputs["input_ids"][0].tolist() == expected_ids(case)
-    with torch.no_grad():
-        logits = model(**inputs).logits[:, -1].numpy()
-    np.testing.assert_allclose(logits, arrays[f"{name}.last_logits"], atol=3e-4, rtol=0)
-    generated = model.generate(**inputs, **GREEDY)[0, inputs["input_ids"].shape[1] :].tolist()
-    assert generated == case["greedy"][1:]
-
-
-def assert_features(model, processor, images, arrays, name):
-    pixel_values = processor.preprocess_images(images)
-    assert np.array_equal(pixel_values.numpy(), arrays["pixel_values"])
-    with torch.no_grad():
-        output = model.get_image_features(pixel_values)
-    np.testing.assert_allclose(output.last_hidden_state.numpy(), arrays["ln_vision"], atol=5e-5, rtol=0)
-    np.testing.assert_allclose(output.pooler_output.numpy(), arrays[name], atol=5e-5, rtol=0)
-
-
-def test_features_are_the_originals(base, images, arrays):
-    assert_features(*base, images, arrays, "image_embeds")
-
-
-@pytest.mark.parametrize("name", ["single", "two", "multi_turn", "single_main", "two_main"])
-def test_answers_are_the_originals(base, images, arrays, name):
-    assert_case(*base, name, images, arrays)
-
-
-def test_lrv_v1_is_the_originals(lrv, images, arrays):
-    assert_features(*lrv, images, arrays, "lrv_v1.image_embeds")
-    assert_case(*lrv, "lrv_v1_single", images, arrays)
-
-
-@pytest.mark.parametrize("name", ["train", "train_main"])
-def test_training_loss_is_the_originals(base, arrays, name):
-    inputs = {key: torch.tensor(arrays[f"{name}.{key}"]) for key in ("inputs_embeds", "attention_mask", "labels")}
-    with torch.no_grad():
-        loss = base[0](**inputs).loss
-    assert loss.item() == pytest.approx(EXPECTED[name]["loss"], abs=3e-4)
 
 
 @pytest.mark.parametrize("case", QUESTIONS)
