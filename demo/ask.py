@@ -1,5 +1,6 @@
 """`python -m demo ask`: one question about pictures, or a conversation in the terminal."""
 
+import json
 import sys
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when it went well, 2 for a mistake of the user's."""
     parser = Parser("python -m demo ask", description="Ask a model about pictures. Without a question: a conversation.")
     parser.add_argument("question", nargs="?", help="without it a conversation begins")
+    parser.add_argument("--json", action="store_true", help="one JSON object per answer: question, images, answer")
     parser.add_argument(
         "--image", "--image_file", dest="images", action="append", default=[], metavar="FILE", help="a picture; once for each"
     )
@@ -31,25 +33,28 @@ def main(argv: list[str] | None = None) -> int:
         chat = load_chat(args)
         config = generation_config(args, chat)
         if args.question is None:
-            converse(chat, config, args.images)
+            converse(chat, config, args.images, args.json)
         else:
-            answer(chat, config, [], args.images, args.question)
+            answer(chat, config, [], args.images, args.question, args.json)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 
 
-def converse(chat, config, images: list[str]) -> None:
-    """A conversation on the terminal. What goes wrong is told, and the conversation goes on."""
-    print(USAGE)
+def converse(chat, config, images: list[str], as_json: bool = False) -> None:
+    """A conversation on the terminal, or one question per line of a pipe. What goes wrong is told, and the conversation goes on."""
+    is_typed = sys.stdin.isatty()
+    if is_typed:
+        print(USAGE)
     turns: list[Turn] = []
     waiting = list(images)  # pictures that the next question brings
     while True:
         try:
-            text = input("> ").strip()
+            text = input("> " if is_typed else "").strip()
         except (EOFError, KeyboardInterrupt):
-            print()
+            if is_typed:
+                print()
             return
         command, _, path = text.partition(":")
         if text == "exit":
@@ -57,14 +62,15 @@ def converse(chat, config, images: list[str]) -> None:
         if text == "clear":
             waiting = [image for turn in turns for image in turn.images] + waiting
             turns = []
-            print("A new conversation.")
+            if is_typed:
+                print("A new conversation.")
         elif command in ("change image", "add image"):
             if _can_be_read(path.strip()):
                 is_new = command == "change image"
                 turns, waiting = ([], [path.strip()]) if is_new else (turns, [*waiting, path.strip()])
         elif text:
             try:
-                turns.append(answer(chat, config, turns, waiting, text))
+                turns.append(answer(chat, config, turns, waiting, text, as_json))
                 waiting = []
             except KeyboardInterrupt:
                 print("\n(stopped)")
@@ -81,8 +87,8 @@ class Turn:
     answer: str = ""
 
 
-def answer(chat, config, turns: list[Turn], images: list[str], question: str) -> Turn:
-    """Print the answer as it comes; the new turn once it is whole."""
+def answer(chat, config, turns: list[Turn], images: list[str], question: str, as_json: bool = False) -> Turn:
+    """Print the answer as it comes, or as JSON once it is whole; gives the new turn."""
     from pipelines.generation import message
     from pipelines.images import load_image
     from pipelines.prompt import ImagePart
@@ -96,9 +102,13 @@ def answer(chat, config, turns: list[Turn], images: list[str], question: str) ->
     parts = [ImagePart.of(load_image(image)) for turn in turns for image in turn.images]
     printed = ""
     for response in chat.stream(messages, parts, config):
-        print(response[len(printed) :], end="", flush=True)
+        if not as_json:
+            print(response[len(printed) :], end="", flush=True)
         printed = response
-    print()
+    print(
+        json.dumps({"question": question, "images": images, "answer": printed}, ensure_ascii=False) if as_json else "",
+        flush=True,
+    )
     return Turn(question, images, printed)
 
 

@@ -52,12 +52,15 @@ def load_chat(args: argparse.Namespace):
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if args.only_cpu else args.gpus or os.environ.get("CUDA_VISIBLE_DEVICES", "0")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a kernel of its own also where nothing is quantised
     import torch
+    from transformers.utils import logging as transformers_logging
 
     from pipelines import load_model
     from pipelines.generation import ChatModel
     from pipelines.hub import resolve_folder
     from pipelines.memory import check_memory
 
+    transformers_logging.set_verbosity_error()  # what it says of settings and progress is not for whoever asks a question
+    transformers_logging.disable_progress_bar()
     has_gpu = torch.cuda.is_available()
     dtype = args.dtype if args.dtype != "auto" else ("float16" if has_gpu else "float32")
     bits = 8 if args.load_in_8bit else 4 if args.load_in_4bit else 32 if dtype == "float32" else 16

@@ -1,9 +1,11 @@
 """`python -m demo ask` as a person uses it: the original's answers, mistakes in one line, a conversation that is never lost."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import GOLDEN, IMAGES, golden_json, load_golden
@@ -75,6 +77,7 @@ def scripted(monkeypatch, capsys):
                 raise EOFError from None
 
         monkeypatch.setattr("builtins.input", answer_prompt)
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
         from conftest import GREEDY
 
         ask.converse(chat, GREEDY, list(images))
@@ -96,6 +99,19 @@ def test_clear_and_change_image_begin_anew(scripted):
     image = GOLDEN / "images" / other["image"]
     lines, _ = scripted(first["text"], "clear", first["text"], f"change image:{image}", other["text"])
     assert lines == [first["response"], "A new conversation.", first["response"], other["response"]]
+
+
+@pytest.mark.slow
+def test_questions_of_a_pipe_are_answered_one_by_one_and_nothing_else_is_printed():
+    recorded = golden_json("generation")["merged"]
+    texts = [recorded[f"turn_{turn}"]["text"] for turn in range(2)]
+    command = ("ask", "--visualcla_model", MERGED, "--image", SCENE, "--only_cpu", "--json", *GREEDY_FLAGS)
+    run = demo(*command, stdin="\n\n".join([*texts, ""]))
+    assert run.stderr == ""
+    told = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [each["question"] for each in told] == texts
+    assert [each["answer"] for each in told] == [recorded[f"turn_{turn}"]["response"] for turn in range(2)]
+    assert [each["images"] for each in told] == [[SCENE], []]
 
 
 def test_a_wrong_picture_is_told_and_the_conversation_goes_on(scripted):
