@@ -161,6 +161,22 @@ class VisionPipeline(ABC):
             N features, finite and without gradient.
         """
 
+    def looks_at(self, spans: Sequence[ImageSpan], length: int) -> Sequence[tuple[int, int, str]]:
+        """Which positions of a prompt depend on a picture that does not stand before them, or on there being one at all.
+
+        Args:
+            spans: where the pictures stand.
+            length: number of ids of the prompt.
+
+        Returns:
+            (start, end, what they depend on). Keys and values of such a position are those of an earlier prompt only where this is
+            the same, too; what is generated behind the prompt depends on what its last position depends on. Here nothing for
+            embeddings in the prompt, and for all others every position on all pictures.
+        """
+        if self.embedding_width is not None or not spans:
+            return ()
+        return [(0, length, ",".join(f"{span.image.key}:{span.start}:{span.length}" for span in spans))]
+
     def readings(self, images: "Sequence[Image.Image]") -> list[ImageReading] | None:
         """Where in each picture its embeddings were read; None where the family cannot tell."""
         return None

@@ -31,6 +31,7 @@ from transformers.generation import BaseStreamer
 
 from .base import ImagePart, ImageSpan, VisionPipeline
 from .embedder import Embedder, ImageFeatureCache, PreparedPrompt, embedding_device, evaluating
+from .prefix_cache import PrefixCache
 from .prompt import Prompt, PromptEncoder
 from .registry import pipeline_of
 
@@ -70,6 +71,7 @@ class ChatModel:
         processor: its processor: a tokenizer and a chat template that writes `pipeline.image_mark` for each picture.
         pipeline: how pictures reach it; the model's own family when absent.
         cache: image features; of its own when absent.
+        prefix_cache: keys and values of what was said before; of its own when absent, `PrefixCache(max_bytes=0)` for none.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class ChatModel:
         processor: Any,
         pipeline: VisionPipeline | None = None,
         cache: ImageFeatureCache | None = None,
+        prefix_cache: PrefixCache | None = None,
     ):
         self.model = model
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.pipeline = pipeline_of(model, processor) if pipeline is None else pipeline
         self.embedder = Embedder(PromptEncoder(self.tokenizer, self.pipeline), cache)
+        self.prefix_cache = PrefixCache() if prefix_cache is None else prefix_cache
 
     @property
     def max_tokens(self) -> int | None:
@@ -219,19 +223,21 @@ class ChatModel:
         def run() -> None:
             try:
                 with torch.inference_mode(), self.pipeline.attach(self.model):
-                    # Asked again here: what is inside the language model is in force for whoever asked last.
-                    inputs = self.pipeline.model_inputs(
-                        self.model, prompt.input_ids, None, [prompt.image_spans], [prompt.features]
-                    )
-                    self.model.generate(
+                    # What the pictures are is asked again in there: what is inside the language model is in force for whoever
+                    # asked last.
+                    self.prefix_cache.generate(
+                        self.model.generate,
+                        self.model,
                         prompt.input_ids,
+                        self.pipeline,
+                        prompt.image_spans,
+                        prompt.features,
                         attention_mask=torch.ones_like(prompt.input_ids),
                         generation_config=config,
                         logits_processor=penalties,
                         tokenizer=self.tokenizer,
                         streamer=tokens,
                         stopping_criteria=StoppingCriteriaList([tokens]),
-                        **inputs,
                     )
             except BaseException as error:
                 tokens.fail(error)

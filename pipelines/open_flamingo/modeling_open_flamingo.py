@@ -17,6 +17,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock, get_ident
 
 import torch
 from torch import nn
@@ -186,11 +187,15 @@ class PromptImages:
         return F.pad(visible, (0, length - visible.shape[1])) if visible.shape[1] else None
 
 
+_attaching = Lock()
+
+
 class ImageConditioning:
     """Which pictures are in force, and the hooks through which the gated layers stand in a language model.
 
     The pictures hold for one batch of prompts: for its prefill (whole, in chunks, or behind a cached prefix) and for every token
-    generated after it. A forward pass of other ids from the beginning is another prompt: it gets no pictures, and none after it.
+    generated after it, in the thread that put them in force. A forward pass of other ids from the beginning is another prompt: it
+    gets no pictures, and none after it.
 
     Args:
         layers: the gated layers, by the number of the decoder layer they stand before.
@@ -199,7 +204,10 @@ class ImageConditioning:
     def __init__(self, layers: nn.ModuleDict):
         self.layers = layers
         self._attached: dict[int, tuple[int, list]] = {}  # by decoder: how many ask for it, the hooks
-        self.clear()
+        self._prompts: dict[int, PromptImages] = {}  # by thread
+        self._passes: dict[
+            int | None, tuple[PromptImages, torch.Tensor | None] | None
+        ] = {}  # by thread; the last with gradients
 
     def show(self, input_ids: torch.Tensor, is_image: torch.Tensor, states: Sequence[torch.Tensor | None]) -> None:
         """Put pictures in force.
@@ -219,18 +227,18 @@ class ImageConditioning:
             if counts[row]:
                 padded[row, : counts[row]] = found
         device = input_ids.device
-        self._prompt = PromptImages(
+        self._prompts[get_ident()] = PromptImages(
             input_ids, visible_images(is_image), padded.to(device), torch.tensor(counts, device=device).unsqueeze(1)
         )
 
     def clear(self) -> None:
         """No picture is in force: the gated layers do nothing at all, as the original runs text."""
-        self._prompt: PromptImages | None = None
-        self._pass: tuple[PromptImages, torch.Tensor | None] | None = None
+        self._prompts.pop(get_ident(), None)
+        self._passes.pop(get_ident(), None)
 
     @property
     def is_empty(self) -> bool:
-        return self._prompt is None
+        return get_ident() not in self._prompts
 
     @contextmanager
     def attach(self, language_model: PreTrainedModel) -> Iterator[None]:
@@ -239,6 +247,7 @@ class ImageConditioning:
         try:
             yield
         finally:
+            self.clear()
             self._take_off(language_model.get_decoder())
 
     def put_into(self, language_model: PreTrainedModel) -> None:
@@ -248,17 +257,18 @@ class ImageConditioning:
             ValueError: the language model has another width or fewer layers.
         """
         decoder = language_model.get_decoder()
-        count, hooks = self._attached.get(id(decoder)) or (0, self._hook(decoder))
-        self._attached[id(decoder)] = (count + 1, hooks)
+        with _attaching:
+            count, hooks = self._attached.get(id(decoder)) or (0, self._hook(decoder))
+            self._attached[id(decoder)] = (count + 1, hooks)
 
     def _take_off(self, decoder: PreTrainedModel) -> None:
-        count, hooks = self._attached.pop(id(decoder))
-        if count > 1:
-            self._attached[id(decoder)] = (count - 1, hooks)
-            return
-        for hook in hooks:
-            hook.remove()
-        self.clear()
+        with _attaching:
+            count, hooks = self._attached.pop(id(decoder))
+            if count > 1:
+                self._attached[id(decoder)] = (count - 1, hooks)
+            else:
+                for hook in hooks:
+                    hook.remove()
 
     def _hook(self, decoder: PreTrainedModel) -> list:
         width = next(iter(self.layers.values())).attn.norm.weight.shape[0]
@@ -281,25 +291,34 @@ class ImageConditioning:
 
     def _begin_pass(self, decoder: nn.Module, args: tuple, kwargs: dict) -> None:
         """Before a forward pass: which of its tokens look at which picture."""
-        self._pass = None
-        if self._prompt is None:
+        self._set_pass(None)
+        if self.is_empty:
             return
         input_ids = args[0] if args else kwargs.get("input_ids")
         rows, length = (kwargs["inputs_embeds"] if input_ids is None else input_ids).shape[:2]
         cache = kwargs.get("past_key_values")
         start = 0 if cache is None else int(cache.get_seq_length())
-        prompt = self._prompt.expand(rows)
+        prompt = self._prompts[get_ident()].expand(rows)
         expected = prompt.input_ids[:, start : start + length]
         if input_ids is not None and not torch.equal(input_ids[:, : expected.shape[1]], expected.to(input_ids.device)):
             self.clear()
             return
-        self._pass = prompt, prompt.visible_from(start, length)
+        self._set_pass((prompt, prompt.visible_from(start, length)))
+
+    def _set_pass(self, value: tuple[PromptImages, torch.Tensor | None] | None) -> None:
+        if value is None:
+            self._passes.pop(get_ident(), None)
+        else:
+            self._passes[get_ident()] = value
+        if torch.is_grad_enabled():
+            self._passes[None] = value  # a backward pass that recomputes activations does so in a thread of its own
 
     def _before_layer(self, block: GatedCrossAttentionBlock):
         def hook(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-            if self._pass is None:
+            current = self._passes.get(get_ident(), self._passes.get(None) if torch.is_grad_enabled() else None)
+            if current is None:
                 return None
-            prompt, visible = self._pass
+            prompt, visible = current
             hidden_states = args[0] if args else kwargs["hidden_states"]
             if block.attn_gate.device != hidden_states.device:
                 block.to(hidden_states.device)

@@ -102,6 +102,12 @@ class OpenFlamingoPipeline(VisionPipeline):
         self.model.conditioning.show(input_ids, is_image, states)
         return {}
 
+    def looks_at(self, spans: Sequence[ImageSpan], length: int) -> list[tuple[int, int, str]]:
+        """A token looks at the next picture (`visible_images`), and behind the last one the gated layers still change it."""
+        starts = [0, *(span.end for span in spans)]
+        found = [(start, span.end, span.image.key) for start, span in zip(starts, spans, strict=False)]
+        return [*found, (starts[-1], length, "behind the last picture")] if spans else []
+
     def move(self, device: torch.device | str, dtype: torch.dtype | None = None) -> None:
         self.model.vision_model.to(device=device, dtype=dtype)
         self.model.perceiver.to(device=device, dtype=dtype)
