@@ -142,6 +142,11 @@ def _find_parts(report: Report, path: Path, is_adapter: bool) -> None:
 
 
 def _find_missing(report: Report, path: Path, is_adapter: bool) -> None:
+    if report.family is not None and has_torch():
+        family = importlib.import_module(f".{report.family}", __package__)
+        if hasattr(family, "missing_parts"):  # it reads more layouts than the two that are looked for below
+            report.missing += family.missing_parts(path)
+            return
     places = {part.place for part in report.parts}
     for place in ("", "vision"):
         if place not in places and (path / place / "config.json").is_file():

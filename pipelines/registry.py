@@ -15,6 +15,8 @@ from . import legacy
 from .base import VisionPipeline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from transformers import PreTrainedModel
 
@@ -141,6 +143,17 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
             "names one. What is it? python -m pipelines.doctor FOLDER"
         )
     return family(found).load_model(folder, **kwargs)
+
+
+def converter(path: str | os.PathLike) -> "Callable[..., None] | None":
+    """How the family of a model, or of a file that one was published as, writes its layouts.
+
+    Returns:
+        `convert(path, output_dir, layout, text_model=, vision_model=, lora_model=, dtype=, max_shard_bytes=, force=)`; None where
+        the path is of no known family, or of one whose models are merged by plan (`training.merge.plan`).
+    """
+    found = find_family(path)
+    return None if found is None else getattr(family(found), "convert", None)
 
 
 def pipeline_of(model: "PreTrainedModel", processor: Any) -> VisionPipeline:

@@ -8,7 +8,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..weights import tensor_headers, weight_files
 from .lora import Adapter
 from .modeling import CompositeForConditionalGeneration, CompositeVisionModel, compose, load_language_model
 from .processing import CompositeProcessor
-from .tensors import check_finite, check_placed, new_folder, stored_tensors, write_safetensors
+from .tensors import MAX_SHARD_BYTES, check_finite, check_placed, new_folder, stored_tensors, write_safetensors
 
 LAYOUTS = ("webui", "transformers", "original")
 VISION_PREFIX = "model.vision_model."
@@ -53,6 +53,42 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class Output:
+    """Where and how a model is written.
+
+    Attributes:
+        folder: a new one.
+        dtype: of the weights; as stored when None.
+        max_shard_bytes: of a weight file.
+    """
+
+    folder: Path
+    dtype: torch.dtype | None
+    max_shard_bytes: int
+
+    def checked(self, tensors: Iterable[tuple[str, torch.Tensor]], source: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors in the dtype that is asked for.
+
+        Raises:
+            ValueError: a value is not finite, or does not fit that dtype.
+        """
+        for name, tensor in tensors:
+            check_finite({name: tensor}, source)
+            if self.dtype is not None and tensor.is_floating_point() and tensor.dtype != self.dtype:
+                tensor = tensor.to(self.dtype)
+                check_finite({name: tensor}, f"{source} as {self.dtype}")
+            yield name, tensor
+
+
+CARD = """# {name}
+
+A {family} model in the layout `{layout}`, made by multimodal-vcla of {source}{adapter}.
+
+Open it: `python -m demo page --model FOLDER`. The weights carry the terms of what they were made of.
+"""
+
+
+@dataclass(frozen=True)
 class Family:
     """What a family adds to this package.
 
@@ -62,7 +98,7 @@ class Family:
         vision_class: its vision model.
         processor_class: its processor.
         read_original: (path, text_model=, vision_model=, with_language=) to `Parts`.
-        write_original: (parts, folder, checked) writes the original's files; `checked` is to wrap the language model's tensors.
+        write_original: (parts, output) writes the original's files.
         apply_adapter: (parts, path) to parts with what a `lora_model` brings.
     """
 
@@ -84,6 +120,15 @@ class Family:
         if read_json(folder / "vision" / "config.json").get("model_type") == model_type:
             return "webui"
         return "transformers" if read_json(folder / "config.json").get("model_type") == model_type else "original"
+
+    def missing_parts(self, path: str | os.PathLike) -> list[str]:
+        """What keeps a folder from being opened, a sentence each; no value is read."""
+        try:
+            parts = self.read(path)
+            self.load_processor(parts)
+        except (OSError, ValueError) as error:
+            return [str(error)]
+        return []
 
     def load_config(self, folder: str | os.PathLike) -> PreTrainedConfig:
         """The configuration of a folder that this project wrote."""
@@ -175,14 +220,23 @@ class Family:
         """The processor that belongs to the parts."""
         return self.processor_class.of(parts.tokenizer_folder, parts.config)
 
-    def write(self, parts: Parts, target: str | os.PathLike, layout: str = "webui", dtype: torch.dtype | None = None) -> None:
+    def write(
+        self,
+        parts: Parts,
+        target: str | os.PathLike,
+        layout: str = "webui",
+        dtype: torch.dtype | None = None,
+        max_shard_bytes: int = MAX_SHARD_BYTES,
+        force: bool = False,
+    ) -> None:
         """Write a model in a layout, tensor by tensor; the folder appears whole or not at all.
 
         Args:
             parts: from `read`, with the language model.
-            target: a folder that does not exist yet.
+            target: a folder that does not exist yet, or holds a model to be replaced (`force`).
             layout: one of `LAYOUTS`.
             dtype: of the written weights; as stored when absent.
+            max_shard_bytes: of a weight file.
 
         Raises:
             FileExistsError: the target holds something.
@@ -190,49 +244,45 @@ class Family:
         """
         if layout not in LAYOUTS:
             raise ValueError(f"Unknown layout {layout!r}. Available: {', '.join(map(repr, LAYOUTS))}.")
-        target = Path(target).expanduser()
-        folder = new_folder(target)
-
-        def checked(tensors):
-            for name, tensor in tensors:
-                tensor = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-                check_finite({name: tensor}, parts.source)
-                yield name, tensor
-
-        parts = Parts(
-            parts.config,
-            dict(checked(parts.vision.items())),
-            dict(parts.language),
-            parts.tokenizer_folder,
-            parts.source,
-            parts.adapter,
-        )
-        try:
+        with new_folder(Path(target).expanduser(), force) as folder:
+            out = Output(folder, dtype, max_shard_bytes)
             if layout == "original":
-                self.write_original(parts, folder, checked)
+                self.write_original(parts, out)
             else:
-                self._write_own(parts, folder, layout, checked)
-            if target.exists():
-                target.rmdir()
-            folder.rename(target)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+                self._write_own(parts, out, layout)
+            adapter = f" and {parts.adapter.source} (LoRA, merged)" if parts.adapter else ""
+            card = CARD.format(name=Path(target).name, family=self.name, source=parts.source, adapter=adapter, layout=layout)
+            (folder / "README.md").write_text(card, encoding="utf-8")
 
-    def _write_own(self, parts: Parts, folder: Path, layout: str, checked) -> None:
-        config, text = parts.config, parts.config.text_config
+    def convert(
+        self,
+        path: str | os.PathLike,
+        output_dir: str | os.PathLike,
+        layout: str,
+        *,
+        text_model: str | os.PathLike | None = None,
+        vision_model: str | os.PathLike | None = None,
+        lora_model: str | os.PathLike | None = None,
+        **options: Any,
+    ) -> None:
+        """`read`, then `write` with `options`; what `python -m training merge` and `convert` call."""
+        parts = self.read(path, text_model=text_model, vision_model=vision_model, lora_model=lora_model)
+        self.write(parts, output_dir, layout, **options)
+
+    def _write_own(self, parts: Parts, out: Output, layout: str) -> None:
+        folder, config, text = out.folder, parts.config, parts.config.text_config
         config.architectures = [self.model_class.__name__]
         dtypes = {tensor.dtype for tensor in parts.language.values() if tensor.is_floating_point()}
-        text.dtype = config.dtype = dtypes.pop() if len(dtypes) == 1 else None
+        text.dtype = config.dtype = out.dtype or (dtypes.pop() if len(dtypes) == 1 else None)
         processor = self.load_processor(parts)
         if layout == "webui":
             text.architectures = ["LlamaForCausalLM"]
             text.save_pretrained(folder)
-            write_safetensors(checked(parts.language_tensors()), folder)
+            write_safetensors(out.checked(parts.language_tensors(), parts.source), folder, out.max_shard_bytes)
             vision = folder / "vision"
             vision.mkdir()
             config.save_pretrained(vision)
-            write_safetensors(parts.vision.items(), vision)
+            write_safetensors(out.checked(parts.vision.items(), parts.source), vision, out.max_shard_bytes)
             processor.image_processor.save_pretrained(vision)
             processor.tokenizer.chat_template = processor.chat_template
             processor.tokenizer.save_pretrained(folder)
@@ -242,14 +292,15 @@ class Family:
             def tensors():
                 for name, tensor in parts.vision.items():
                     yield f"{VISION_PREFIX}{name}", tensor
-                for name, tensor in checked(parts.language_tensors()):
+                for name, tensor in parts.language_tensors():
                     yield _composite_name(name), tensor
 
-            write_safetensors(tensors(), folder)
+            write_safetensors(out.checked(tensors(), parts.source), folder, out.max_shard_bytes)
             processor.save_pretrained(folder)
-        settings = parts.tokenizer_folder / "generation_config.json"
-        if settings.is_file():
-            shutil.copyfile(settings, folder / settings.name)
+            processor.image_processor.save_pretrained(folder)
+        for name in ("generation_config.json", "tokenizer.model"):  # the latter is what the original's code reads
+            if (parts.tokenizer_folder / name).is_file():
+                shutil.copyfile(parts.tokenizer_folder / name, folder / name)
 
     def _read_own(self, folder: Path, layout: str, with_language: bool) -> Parts:
         config = self.load_config(folder)

@@ -5,11 +5,12 @@ Pickles are opened with `weights_only=True`: no code of a checkpoint runs. What 
 """
 
 import json
-import os
 import pickle
 import re
-import tempfile
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -104,20 +105,23 @@ def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:
             raise ValueError(f"{source}: {name} holds values that are not finite. The file is damaged; copy it again.")
 
 
-def write_safetensors(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
-    """Write tensors as they come, in shards when they are many; one shard is in memory at a time."""
-    _write_shards(tensors, folder, "model", "safetensors", lambda shard, file: save_file(shard, file, {"format": "pt"}))
+def write_safetensors(
+    tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> None:
+    """Write tensors as they come, in shards when they are many; of what is not mapped, one shard is in memory at a time."""
+    save = partial(save_file, metadata={"format": "pt"})
+    _write_shards(tensors, folder, "model", "safetensors", save, max_shard_bytes)
 
 
-def write_pickles(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
+def write_pickles(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
     """As `write_safetensors`, in the `.bin` files that the originals read."""
-    _write_shards(tensors, folder, "pytorch_model", "bin", torch.save)
+    _write_shards(tensors, folder, "pytorch_model", "bin", torch.save, max_shard_bytes)
 
 
-def _write_shards(tensors, folder: Path, stem: str, suffix: str, save) -> None:
+def _write_shards(tensors, folder: Path, stem: str, suffix: str, save, max_shard_bytes: int) -> None:
     shards: list[tuple[Path, list[str]]] = []
     shard: dict[str, torch.Tensor] = {}
-    total = 0
+    total = shard_bytes = 0
 
     def flush() -> None:
         file = folder / f"{stem}-part{len(shards):05d}.{suffix}"
@@ -125,12 +129,13 @@ def _write_shards(tensors, folder: Path, stem: str, suffix: str, save) -> None:
         shards.append((file, list(shard)))
         shard.clear()
 
-    shard_bytes = 0
     for name, tensor in tensors:
-        if shard and shard_bytes + tensor.nbytes > MAX_SHARD_BYTES:
+        if shard and shard_bytes + tensor.nbytes > max_shard_bytes:
             flush()
             shard_bytes = 0
-        shard[name] = tensor.contiguous().clone()  # a view into a mapped file would be written with its neighbours
+        tensor = tensor.contiguous()
+        # a view would be written with all of the storage it is a part of
+        shard[name] = tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
         shard_bytes += tensor.nbytes
         total += tensor.nbytes
     flush()
@@ -146,15 +151,33 @@ def _write_shards(tensors, folder: Path, stem: str, suffix: str, save) -> None:
     (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def new_folder(target: Path) -> Path:
-    """A temporary folder beside a target that does not exist yet or is empty; rename it when it is whole.
+@contextmanager
+def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
+    """A folder under a temporary name beside `target`, which takes its place when the block ends well, and is gone when not.
+
+    Args:
+        target: does not exist yet, is empty, or holds a model and `force` is given.
 
     Raises:
-        FileExistsError: the target holds something.
+        FileExistsError: the target holds something else.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"{str(target)!r} exists already. Choose another --output_dir, or remove it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    os.chmod(folder, 0o755)
-    return folder
+    holds_something = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    if holds_something and not (force and (target / "config.json").is_file()):
+        hint = (
+            "--force replaces a model, but this is none. Choose another folder."
+            if force
+            else "Choose another, or give --force."
+        )
+        raise FileExistsError(f"{str(target)!r} exists already and is not empty. {hint}")
+    partial_folder = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
+    partial_folder.mkdir(parents=True)
+    try:
+        yield partial_folder
+        old = target.with_name(f".{target.name}.old")
+        if target.exists():
+            target.rename(old)
+        partial_folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)

@@ -22,7 +22,10 @@ PARTS = {
     "language": ("model.language_model.", "lm_head."),
 }
 
+convert = FAMILY.convert
+detect_layout = FAMILY.layout
 load_model = FAMILY.load_model
+missing_parts = FAMILY.missing_parts
 
 __all__ = [
     "FAMILY",
@@ -33,8 +36,11 @@ __all__ = [
     "MiniGPT4Pipeline",
     "MiniGPT4Processor",
     "MiniGPT4VisionModel",
+    "convert",
+    "detect_layout",
     "is_published",
     "load_model",
     "load_pipeline",
+    "missing_parts",
     "pipeline_of",
 ]

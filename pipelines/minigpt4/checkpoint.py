@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..composite.checkpoint import Family, Parts, read_text_model
+from ..composite.checkpoint import Family, Output, Parts, read_text_model
 from ..composite.lora import language_name, read_adapter
 from ..composite.tensors import stored_tensors, write_pickles
 from ..mplug_owl.checkpoint import copy_tokenizer
@@ -217,13 +217,13 @@ def apply_adapter(parts: Parts, path: Path) -> Parts:
     return dataclasses.replace(parts, vision=vision, language=language, adapter=adapter)
 
 
-def write_original(parts: Parts, folder: Path, checked) -> None:
+def write_original(parts: Parts, out: Output) -> None:
     """The published layout, all in one folder: the language model's, and three `.pth` files under their published names."""
-    published = vision_to_published(parts.vision)
+    folder, published = out.folder, dict(out.checked(vision_to_published(parts.vision).items(), parts.source))
     encoder = {n.removeprefix(ENCODER): t.clone() for n, t in published.items() if n.startswith(ENCODER)}
     projection = {n: t.clone() for n, t in published.items() if n.startswith("llama_proj.")}
     rest = {n: t.clone() for n, t in published.items() if not n.startswith((ENCODER, "llama_proj."))}
-    write_pickles(checked(parts.language_tensors()), folder)
+    write_pickles(out.checked(parts.language_tensors(), parts.source), folder, out.max_shard_bytes)
     text = parts.config.text_config
     text.architectures = ["LlamaForCausalLM"]
     text.save_pretrained(folder)

@@ -22,7 +22,10 @@ PARTS = {
     "language": ("model.language_model.", "lm_head."),
 }
 
+convert = FAMILY.convert
+detect_layout = FAMILY.layout
 load_model = FAMILY.load_model
+missing_parts = FAMILY.missing_parts
 
 __all__ = [
     "FAMILY",
@@ -34,7 +37,10 @@ __all__ = [
     "MplugOwlPipeline",
     "MplugOwlProcessor",
     "MplugOwlVisionModel",
+    "convert",
+    "detect_layout",
     "load_model",
     "load_pipeline",
+    "missing_parts",
     "pipeline_of",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..composite.checkpoint import Family, Parts, write_json
+from ..composite.checkpoint import Family, Output, Parts, write_json
 from ..composite.lora import language_name, read_adapter
 from ..composite.tensors import stored_tensors, write_pickles
 from ..json_files import read_json
@@ -96,17 +96,18 @@ def apply_adapter(parts: Parts, path: Path) -> Parts:
     return dataclasses.replace(parts, vision=parts.vision | vision, language=merged, adapter=adapter)
 
 
-def write_original(parts: Parts, folder: Path, checked) -> None:
+def write_original(parts: Parts, out: Output) -> None:
     """The published layout: one set of `.bin` files with their index, the original's configuration, tokenizer, preprocessor."""
     config = parts.config
     vision = vision_to_published(parts.vision, config.vision_config.num_attention_heads)
 
     def tensors():
         yield from vision.items()
-        for name, tensor in checked(parts.language_tensors()):
+        for name, tensor in parts.language_tensors():
             yield f"{LANGUAGE}{name}", tensor
 
-    write_pickles(tensors(), folder)
+    folder = out.folder
+    write_pickles(out.checked(tensors(), parts.source), folder, out.max_shard_bytes)
     write_json(folder / "config.json", published_config(config))
     write_json(folder / "preprocessor_config.json", PREPROCESSOR | _sizes(config.vision_config.image_size))
     copy_tokenizer(parts.tokenizer_folder, folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from pipelines.registry import converter
 from pipelines.visualcla.checkpoint import resolve_folder
 
 from .folder import LAYOUTS
@@ -49,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
         vision_model = None if options.vision_model is None else resolve_folder(options.vision_model)
         adapters = [resolve_folder(name.strip()) for name in options.lora_model.split(",") if name.strip()]
         text_model = resolve_folder(options.text_model)
+        if _convert(options, text_model, vision_model, adapters):
+            print(f"Merged: {options.output_dir}")
+            return
         plan = plan_merge(text_model, vision_model, adapters, DTYPES[options.dtype])
         write_model(plan, options.layout, options.output_dir, options.max_shard_size, options.force)
         print(f"Merged: {options.output_dir}")
@@ -58,6 +62,25 @@ def main(argv: list[str] | None = None) -> int:
             print(verify(options.output_dir, plan, vision_model))
 
     return run_verb(run)
+
+
+def _convert(options: argparse.Namespace, text_model: Path, vision_model: Path | None, adapters: list[Path]) -> bool:
+    """Merge a model of a family that writes its layouts itself; False when none of what was given is of one."""
+    bases = {"vision_model": vision_model}
+    if convert := converter(text_model):  # a whole model
+        path, bases["lora_model"], rest = text_model, adapters[0] if adapters else None, adapters[1:]
+    elif adapters and (convert := converter(adapters[0])):  # what was published over a language model
+        path, bases["text_model"], rest = adapters[0], text_model, adapters[2:]
+        bases["lora_model"] = adapters[1] if len(adapters) > 1 else None
+    else:
+        return False
+    if rest:
+        raise ValueError(f"{str(rest[0])!r} is one adapter too many for this family. Merge one after the other.")
+    if options.verify:
+        raise ValueError("--verify is not for this family: every tensor is checked while it is written. Leave it out.")
+    write = {"dtype": DTYPES[options.dtype], "max_shard_bytes": options.max_shard_size, "force": options.force}
+    convert(path, options.output_dir, options.layout, **bases, **write)
+    return True
 
 
 def add_write_options(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from pipelines.registry import converter
 from pipelines.visualcla.checkpoint import resolve_folder
 
 from .command import DTYPES, add_write_options, run_verb
@@ -38,6 +39,16 @@ def main(argv: list[str] | None = None) -> int:
         source = resolve_folder(options.input)
         is_adapter = (source / "adapter_config.json").is_file()
         dtype = DTYPES[options.dtype]
+        if convert := converter(source):
+            if options.hardlink or options.layout in FORMS:
+                raise ValueError(
+                    f"--hardlink, {' and '.join(FORMS)} are not for this family. Give one of --layout {', '.join(LAYOUTS)}."
+                )
+            bases = {"text_model": options.text_model, "vision_model": options.vision_model}
+            write = {"dtype": dtype, "max_shard_bytes": options.max_shard_size, "force": options.force}
+            convert(source, options.output_dir, options.layout, **bases, **write)
+            print(f"Converted: {options.output_dir}")
+            return
         if options.layout in FORMS:
             _check_form(options, source, is_adapter)
             convert_adapter(source, options.output_dir, options.layout, dtype, options.force)
