@@ -210,6 +210,8 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values=None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -225,7 +227,16 @@ class CompositeForConditionalGeneration(CompositePreTrainedModel, GenerationMixi
         if labels is not None:
             kwargs.setdefault("use_cache", False)
         kwargs.pop("return_dict", None)
-        outputs = self.model(input_ids, pixel_values, inputs_embeds, attention_mask=attention_mask, return_dict=True, **kwargs)
+        outputs = self.model(
+            input_ids,
+            pixel_values,
+            inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            return_dict=True,
+            **kwargs,
+        )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
         loss = None
