@@ -1,13 +1,14 @@
 """PyTorch's pickles, read without running them and written without holding them.
 
 The three containers in use are read: zip, the older one of five pickles followed by raw storages ("legacy"), and either with
-many tensors in one flat storage. A pickle is a program: here it may call nothing but stubs that note where a tensor lies, and
-any other name in it is refused.
+many tensors in one flat storage. A pickle is a program: here it may call nothing but stubs that note where a tensor lies, and every
+other name in it becomes an `Inert` object that does nothing. What it may cost is bounded before it is read.
 """
 
 import collections
 import io
 import pickle
+import pickletools
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,13 @@ from typing import Any, BinaryIO
 import torch
 
 from .stored_tensors import StoredTensor
+
+MAX_PICKLE_BYTES = 16 * 2**20
+"""Of the pickle itself, without the tensors' values; a 7B model's has 100 kB."""
+
+MAX_OPCODES = 1_000_000
+WRAPPERS = ("model", "model_state_dict", "state_dict", "module")
+"""What trainers put named tensors under."""
 
 _STORAGE_DTYPES = {
     "DoubleStorage": torch.float64,
@@ -35,10 +43,29 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ZIP_START = b"PK\x03\x04"
 
 
+class Inert:
+    """Stands for anything in a pickle that is no tensor and no plain value. Nothing can be had from it."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        pass
+
+    extend = add = append
+
+
 @dataclass(frozen=True)
 class _Storage:
     dtype: torch.dtype
     key: str
+    num_elements: int
     first: int = 0  # element of the stored one at which a view of it starts
 
 
@@ -50,38 +77,49 @@ class _View:
     stride: tuple[int, ...]
 
 
-def read_pickle_header(file: Path) -> dict[str, StoredTensor]:
-    """Where the tensors of a PyTorch file lie.
+def read_pickle(file: Path) -> Any:
+    """What a PyTorch file holds: containers and plain values as they are, `StoredTensor` for tensors, `Inert` for the rest.
 
     Raises:
-        ValueError: the file is broken, could run code, or is no dictionary of tensors.
+        ValueError: the file is broken, or asks for more than a checkpoint needs.
     """
     try:
         with open(file, "rb") as handle:
             is_zip = handle.read(4) == _ZIP_START
             handle.seek(0)
-            content, offsets = _read_zip(file, handle) if is_zip else _read_legacy(handle)
+            content, places = _read_zip(handle) if is_zip else _read_legacy(handle)
+            return _placed(content, file, places, {})
     except _Refused as error:
         raise ValueError(f"{str(file)!r} was not opened: {error}.") from error
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # a broken pickle can raise anything
-        raise ValueError(f"{str(file)!r} is broken or half-written ({error!r}). Copy the file again.") from error
-    if not isinstance(content, dict) or not all(isinstance(view, _View) for view in content.values()):
-        raise ValueError(f"{str(file)!r} is not a checkpoint: it holds something else than named tensors.")
-    tensors = {}
-    for name, view in content.items():
-        storage = view.storage
-        if storage.key not in offsets:
-            raise ValueError(f"{str(file)!r} is broken: the values of {name} are not in it. Copy the file again.")
-        tensors[name] = StoredTensor(
-            file,
-            offsets[storage.key] + (storage.first + view.first) * storage.dtype.itemsize,
-            storage.dtype,
-            view.shape,
-            None if view.stride == _row_major(view.shape) else view.stride,
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{str(file)!r} is broken or half-written ({reason}). Copy the file again.") from error
+
+
+def read_pickle_header(file: Path) -> dict[str, StoredTensor]:
+    """The named tensors of a PyTorch file, without what a trainer wrapped around them.
+
+    Raises:
+        ValueError: the file is broken, or is no dictionary of tensors.
+    """
+    content = read_pickle(file)
+    if isinstance(content, dict):
+        content = next((content[wrapper] for wrapper in WRAPPERS if isinstance(content.get(wrapper), dict)), content)
+    others = (
+        [type(value).__name__ for value in content.values() if not isinstance(value, StoredTensor)]
+        if isinstance(content, dict)
+        else [type(content).__name__]
+    )
+    if others or not all(isinstance(name, str) for name in content):
+        code = " It names classes or functions, which could run code and are not run." if "Inert" in others else ""
+        raise ValueError(
+            f"{str(file)!r} is not a checkpoint: it holds something else than named tensors ({', '.join(sorted(set(others))) or 'keys that are no names'}).{code} Get the weights as safetensors."
         )
-    return tensors
+    if content and all(name.startswith("module.") for name in content):
+        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return dict(content)
 
 
 class _Refused(ValueError):
@@ -98,20 +136,30 @@ class _StubUnpickler(pickle.Unpickler):
             return _STORAGE_DTYPES[name]
         if (module, name) == ("torch", "Size"):
             return tuple
-        raise _Refused(f"it holds more than tensors ({module}.{name}) and could run code. Get the weights as safetensors")
+        if module in ("builtins", "__builtin__") and name in _PLAIN:
+            return _PLAIN[name]
+        return Inert
 
     def persistent_load(self, reference: tuple) -> _Storage:
-        kind, dtype, key, _location, _num_elements, *rest = reference
+        kind, dtype, key, _location, num_elements, *rest = reference
         if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise _Refused(f"it holds {kind!r}, which is no tensor")
+            raise _Refused(f"it holds {kind!r}, which is no tensor of a known dtype")
         first = rest[0][1] if rest and rest[0] is not None else 0
-        return _Storage(dtype, str(key), first)
+        return _Storage(dtype, str(key), int(num_elements), first)
+
+
+_PLAIN = {"set": set, "frozenset": frozenset, "list": list, "tuple": tuple, "dict": dict}
 
 
 def _rebuild_tensor(storage: _Storage, first: int, shape: tuple, stride: tuple, *_rest: Any) -> _View:
-    if min(first, *shape, *stride, 0) < 0 or len(shape) != len(stride):
-        raise _Refused(f"a tensor of shape {tuple(shape)} with stride {tuple(stride)} cannot be")
-    return _View(storage, int(first), tuple(map(int, shape)), tuple(map(int, stride)))
+    numbers = (first, *shape, *stride)
+    if (
+        not isinstance(storage, _Storage)
+        or any(type(number) is not int or number < 0 for number in numbers)
+        or len(shape) != len(stride)
+    ):
+        raise _Refused(f"a tensor of shape {shape!r} with stride {stride!r} cannot be")
+    return _View(storage, first, tuple(shape), tuple(stride))
 
 
 _REBUILDERS = {
@@ -121,40 +169,118 @@ _REBUILDERS = {
 }
 
 
-def _read_zip(file: Path, handle: BinaryIO) -> tuple[Any, dict[str, int]]:
-    offsets, content = {}, None
+def _load(content: bytes) -> tuple[Any, int]:
+    """One pickle and how many bytes it took. Its program is looked over first: nothing in it may reserve memory of its own."""
+    opened = io.BytesIO(content)
+    for count, (opcode, argument, _position) in enumerate(pickletools.genops(opened)):
+        if count > MAX_OPCODES:
+            raise _Refused(f"its pickle has more than {MAX_OPCODES} steps")
+        if opcode.name in ("BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER", "EXT1", "EXT2", "EXT4", "INST"):
+            raise _Refused(f"its pickle uses {opcode.name}, which PyTorch never writes")
+        if "PUT" in opcode.name and int(argument) > count:
+            raise _Refused("its pickle has a wrong memo")
+    num_bytes = opened.tell()
+    return _StubUnpickler(io.BytesIO(content[:num_bytes]), encoding="utf-8").load(), num_bytes
+
+
+def _read_zip(handle: BinaryIO) -> tuple[Any, dict[str, tuple[int, int]]]:
+    """The pickle's content, and (offset, bytes) of each storage."""
+    places: dict[str, tuple[int, int]] = {}
+    content, is_found = None, False
     with zipfile.ZipFile(handle) as archive:
         for entry in archive.infolist():
             folder, _, key = entry.filename.partition("/")[2].rpartition("/")
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise _Refused("it is compressed, which PyTorch never does")
             if folder == "data":
-                if entry.compress_type != zipfile.ZIP_STORED:
-                    raise _Refused("its tensors are compressed, which PyTorch never does")
                 handle.seek(entry.header_offset + 26)
                 name_bytes, extra_bytes = (int.from_bytes(handle.read(2), "little") for _ in range(2))
-                offsets[key] = entry.header_offset + 30 + name_bytes + extra_bytes
+                places[key] = (entry.header_offset + 30 + name_bytes + extra_bytes, entry.file_size)
             elif (folder, key) == ("", "data.pkl"):
-                content = _StubUnpickler(io.BytesIO(archive.read(entry)), encoding="utf-8").load()
+                if entry.file_size > MAX_PICKLE_BYTES:
+                    raise _Refused(
+                        f"its pickle alone has {entry.file_size} bytes, and no checkpoint's has more than {MAX_PICKLE_BYTES}"
+                    )
+                content, is_found = _load(archive.read(entry))[0], True
+            elif (folder, key) == ("", "constants.pkl"):
+                raise _Refused("it is a TorchScript archive: it holds code, which is not run")
             elif (folder, key) == ("", "byteorder") and archive.read(entry) != b"little":
                 raise _Refused("it was written by a big-endian machine")
-    return content, offsets
+    if not is_found:
+        raise _Refused("it is a zip archive without a 'data.pkl', so no PyTorch checkpoint")
+    return content, places
 
 
-def _read_legacy(handle: BinaryIO) -> tuple[Any, dict[str, int]]:
+def _read_legacy(handle: BinaryIO) -> tuple[Any, dict[str, tuple[int, int]]]:
+    position = 0
+
     def load() -> Any:
-        return _StubUnpickler(handle, encoding="utf-8").load()
+        nonlocal position
+        handle.seek(position)
+        content, num_bytes = _load(handle.read(MAX_PICKLE_BYTES))
+        position += num_bytes
+        return content
 
     if load() != _LEGACY_MAGIC:
         raise _Refused("it is no PyTorch checkpoint")
     _protocol, _system, content, keys = load(), load(), load(), load()
-    dtypes = {view.storage.key: view.storage.dtype for view in content.values() if isinstance(view, _View)}
-    offsets = {}
+    storages = {view.storage.key: view.storage for view in _views(content, set())}
+    places = {}
     for key in map(str, keys):
+        handle.seek(position)
         num_elements = int.from_bytes(handle.read(8), "little")
-        offsets[key] = handle.tell()
-        if key not in dtypes:
+        if key not in storages:
             raise _Refused(f"storage {key} belongs to no tensor, so its size is not known")
-        handle.seek(num_elements * dtypes[key].itemsize, io.SEEK_CUR)
-    return content, offsets
+        num_bytes = num_elements * storages[key].dtype.itemsize
+        places[key] = (position + 8, num_bytes)
+        position += 8 + num_bytes
+    return content, places
+
+
+def _views(content: Any, seen: set[int]):
+    """All tensors in nested containers."""
+    if isinstance(content, _View):
+        yield content
+    elif isinstance(content, dict | list | tuple) and id(content) not in seen:
+        seen.add(id(content))
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _views(value, seen)
+
+
+def _placed(content: Any, file: Path, places: dict[str, tuple[int, int]], done: dict[int, Any]) -> Any:
+    """The content with every view in its place in the file; what stands in it several times is worked through once."""
+    if isinstance(content, _View):
+        return _stored(content, file, places)
+    if not isinstance(content, dict | list | tuple):
+        return content
+    if id(content) in done:
+        if done[id(content)] is None:
+            raise _Refused("it contains itself")
+        return done[id(content)]
+    done[id(content)] = None
+    if isinstance(content, dict):
+        found: Any = {key: _placed(value, file, places, done) for key, value in content.items()}
+    else:
+        found = [_placed(value, file, places, done) for value in content]
+    done[id(content)] = found
+    return found
+
+
+def _stored(view: _View, file: Path, places: dict[str, tuple[int, int]]) -> StoredTensor:
+    storage = view.storage
+    if storage.key not in places:
+        raise _Refused(f"the values of a tensor (storage {storage.key!r}) are not in it: copy the file again")
+    offset, num_bytes = places[storage.key]
+    stride = None if view.stride == _row_major(view.shape) else view.stride
+    start = (storage.first + view.first) * storage.dtype.itemsize
+    tensor = StoredTensor(file, offset + start, storage.dtype, view.shape, stride)
+    if tensor.num_elements and start + tensor.num_bytes > num_bytes:
+        raise ValueError(
+            f"a tensor of shape {view.shape} needs {start + tensor.num_bytes} bytes of storage {storage.key!r}, which has {num_bytes}"
+        )
+    if stride is not None and tensor.num_elements * storage.dtype.itemsize > max(num_bytes, 2**20):
+        raise _Refused(f"a tensor of shape {view.shape} repeats its values, which no trained weight does")
+    return tensor
 
 
 def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

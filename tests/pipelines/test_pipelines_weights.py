@@ -53,14 +53,14 @@ def test_all_containers_of_the_release_hold_the_same(tmp_path):
 
 def test_no_weights_and_missing_shards(tmp_path):
     assert weight_files(tmp_path) == []
-    with pytest.raises(FileNotFoundError, match="holds no weights: none of"):
+    with pytest.raises(FileNotFoundError, match="holds no weights"):
         load_tensors(tmp_path)
     write_sharded(tmp_path, "safetensors")
     (tmp_path / "part-1.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"names \['part-1.safetensors'\], which is not there"):
         weight_files(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text("{")
-    with pytest.raises(ValueError, match=r"index.json is not a weight index"):
+    with pytest.raises(ValueError, match=r"index.json. is not valid JSON"):
         weight_files(tmp_path)
 
 
