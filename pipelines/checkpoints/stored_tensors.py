@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 from ..json_files import parse_json
@@ -72,11 +73,18 @@ class StoredTensor:
             read_into(handle, self.offset, memoryview(content))
         return self.view(content)
 
-    def view(self, content: bytearray | memoryview) -> torch.Tensor:
+    def map(self) -> torch.Tensor:
+        """The tensor without reading it: its values come from the file when they are used, and writing to it never reaches the file."""
+        if not self.num_elements or self.offset % self.dtype.itemsize:
+            return self.read()
+        return self.view(np.memmap(self.file, np.uint8, "c", self.offset, (self.num_bytes,)))
+
+    def view(self, content: bytearray | memoryview | np.ndarray) -> torch.Tensor:
         """The bytes of the tensor as a tensor that shares their memory (a copy when it has a stride)."""
         if not self.num_elements:
             return torch.empty(self.shape, dtype=self.dtype)
-        flat = torch.frombuffer(content, dtype=self.dtype, count=self.num_bytes // self.dtype.itemsize)
+        values = content if isinstance(content, np.ndarray) else np.frombuffer(content, np.uint8, self.num_bytes)
+        flat = torch.from_numpy(values).view(self.dtype)
         if self.stride is None:
             return flat.view(self.shape)
         return flat.as_strided(self.shape, self.stride).contiguous()

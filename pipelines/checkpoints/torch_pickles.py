@@ -49,6 +49,9 @@ class Inert:
     def __init__(self, *args: Any, **kwargs: Any):
         pass
 
+    def __call__(self, *args: Any, **kwargs: Any) -> "Inert":
+        return self
+
     def __setstate__(self, state: Any) -> None:
         pass
 

@@ -1,11 +1,9 @@
 """The tensors of published files, mapped and not read: a 7B checkpoint is opened in a second and costs no memory.
 
-Pickles are opened with `weights_only=True`: no code of a checkpoint runs. What trainers wrap around the weights (`model`,
-`state_dict`, `module.`) is taken off.
+The reader is `pipelines.checkpoints.stored_tensors`.
 """
 
 import json
-import pickle
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from ..weights import weight_files
+from ..checkpoints.stored_tensors import read_header
+from ..checkpoints.weight_files import weight_files
 
 MAX_SHARD_BYTES = 2 * 2**30
-_WRAPPERS = ("model", "model_state_dict", "state_dict")
 _BUFFERS = re.compile(r"(rotary_emb\.inv_freq|\.position_ids)$")
 
 
@@ -47,33 +45,10 @@ def stored_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _open(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            content = load_file(file)
-        else:
-            with open(file, "rb") as handle:
-                is_zip = handle.read(4) == b"PK\x03\x04"
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split("\n")[0].split())
-        raise ValueError(
-            f"{str(file)!r} was not opened: it is broken, or it holds more than tensors and could run code ({reason})."
-        ) from error
-    except (FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:  # broken bytes lead the unpickler anywhere
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ValueError(f"{str(file)!r} is broken or half-written ({reason}). Copy the file again.") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-            break
-    named = isinstance(content, Mapping) and all(isinstance(value, torch.Tensor) for value in content.values())
-    if not named or not content:
+    tensors = {name: tensor.map() for name, tensor in read_header(file).items()}
+    if not tensors:
         raise ValueError(f"{str(file)!r} is not a checkpoint: it holds something else than named tensors.")
-    if all(name.startswith("module.") for name in content):
-        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    return dict(content)
+    return tensors
 
 
 def check_placed(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], source: str) -> None:
