@@ -59,7 +59,11 @@ class Layout:
     """
 
     def __init__(
-        self, name: str, detect: Callable[[Path], bool], *renames: Rename, ignored: Sequence[str] = (".position_ids", ".inv_freq")
+        self,
+        name: str,
+        detect: Callable[[Path], bool],
+        *renames: Rename,
+        ignored: Sequence[str] = (".position_ids", ".inv_freq"),
     ):
         self.name, self.detect, self.renames, self.ignored = name, detect, renames, tuple(ignored)
 
