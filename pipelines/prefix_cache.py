@@ -276,7 +276,8 @@ def why_cold(
         return kwargs.get(name, next((v for v in (getattr(each, name, None) for each in configs) if v is not None), None))
 
     mask = kwargs.get("attention_mask")
-    pad = setting("pad_token_id")
+    pad, eos = setting("pad_token_id"), setting("eos_token_id")
+    is_pad_known = isinstance(pad, int) and pad not in (eos if isinstance(eos, (list, tuple)) else [eos])
     rope = getattr(text_config, "rope_parameters", None) or getattr(text_config, "rope_scaling", None) or {}
     checks = {
         "several rows": input_ids.ndim != 2 or input_ids.shape[0] != 1 or (setting("num_return_sequences") or 1) > 1,
@@ -291,7 +292,7 @@ def why_cold(
         "an encoder-decoder": bool(getattr(model.config, "is_encoder_decoder", False)),
         "positions that are padded": mask is not None and not bool(mask.all()),
         # Without a mask `generate` takes padding ids for padding, wherever they stand.
-        "padding ids without a mask": mask is None and isinstance(pad, int) and bool((input_ids == pad).any()),
+        "padding ids without a mask": mask is None and is_pad_known and bool((input_ids == pad).any()),
         "rotary embeddings that depend on the length": _rope_types(rope) & DRIFTING_ROPE != set(),
         "native pictures": any(found.inputs for found in features),
         "the prompt ends in a picture": any(span.end >= input_ids.shape[-1] for span in spans),

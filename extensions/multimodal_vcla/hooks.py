@@ -108,6 +108,8 @@ def tokenizer_modifier(state: dict, prompt: str, input_ids: Any, input_embeds: A
     with panel.shown_to_the_user():
         spans = _spans(state, prompt)
         if not spans:
+            if settings.get("prefix_cache_text") and not webui.takes_no_embeddings():
+                generate.wrap(webui.model())
             return prompt, input_ids, input_embeds
         _refuse_if_blind()
         _refuse_too_many(len(spans))

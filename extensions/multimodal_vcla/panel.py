@@ -157,7 +157,7 @@ def build() -> None:
 def show(history: dict, chat: Any = None) -> str:
     """The status line, the pictures of a chat and what is known about the model folder, as HTML."""
     about, missing = _about_the_folders()
-    parts = [f"<div>{html.escape(_status(history, chat))}</div>"]
+    parts = [f"<div>{html.escape(text)}</div>" for text in (_status(history, chat), *_reused())]
     parts += [f'<div class="vcla-error">{html.escape(text)}</div>' for text in (*notices, *_neighbours(), *missing)]
     figures = []
     for number, (picture, is_kept) in enumerate(_pictures(history), 1):
@@ -173,6 +173,16 @@ def show(history: dict, chat: Any = None) -> str:
         lines = html.escape("\n".join(about))
         parts.append(f"<details><summary>{html.escape(say('about'))}</summary><pre>{lines}</pre></details>")
     return "".join(parts)
+
+
+def _reused() -> list[str]:
+    """How much of the last prompt was there from before, where anything is kept."""
+    from .generate import last_reuse
+
+    last = last_reuse()
+    if last is None or not last.num_prompt_tokens or webui.is_multi_user():  # the last one may be somebody else's
+        return []
+    return [say("reused", total=last.num_prompt_tokens, reused=last.num_reused_tokens)]
 
 
 def _about_the_folders() -> tuple[list[str], list[str]]:

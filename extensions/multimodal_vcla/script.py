@@ -26,6 +26,9 @@ params = {  # what each means: README.md, "Settings"
     "max_image_mb": 20,
     "max_image_megapixels": 40,
     "cache_mb": 256,
+    "prefix_cache": True,
+    "prefix_cache_text": False,
+    "prefix_cache_mb": 2048,
     "language": "auto",
 }
 

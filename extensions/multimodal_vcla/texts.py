@@ -18,6 +18,10 @@ _TEXTS = {
         "{name} on {device}. In context: {count} pictures, {used} of {context} tokens.",
         "{name}（{device}）。上下文中有 {count} 张图片，占 {used}/{context} 个词元。",
     ),
+    "reused": (
+        "Last prompt: {total} tokens, {reused} of them kept from before.",
+        "上一次提示：{total} 个词元，其中 {reused} 个沿用之前的计算结果。",
+    ),
     "blind": ("Pictures cannot be seen: {reason}", "无法看图：{reason}"),
     "no_eyes": (
         "the model {model!r} has no vision model: its folder holds no 'vision/config.json' of a known family ({families}). Load a model "

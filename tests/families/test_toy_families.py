@@ -167,7 +167,7 @@ def test_plugin_sees_and_keeps_nothing_in_force(plugin, tmp_path):
     text = ask(plugin, tmp_path)
     red, blue, again = (ask(plugin, tmp_path, name) for name in ("red", "blue", "red"))
     assert not torch.allclose(red.scores, blue.scores, atol=1e-3)
-    assert torch.equal(red.scores, again.scores)
+    assert torch.allclose(red.scores, again.scores, atol=1e-4)  # keys and values of what was there before are kept
     assert torch.equal(ask(plugin, tmp_path).scores, text.scores)
 
 
