@@ -1,4 +1,4 @@
-"""`python -m demo`: the chat page, questions on the terminal, and the score of the shipped model."""
+"""`python -m demo`: the chat page, questions on the terminal or in a file, and the score of the shipped model."""
 
 import importlib
 import sys
@@ -6,6 +6,7 @@ import sys
 VERBS = {
     "page": ("demo.page", "the chat page (also without a verb)"),
     "ask": ("demo.ask", "ask about pictures on the terminal"),
+    "batch": ("demo.batch", "answer a file of questions about a folder of pictures"),
     "score": ("demo.score", "how well a model does on held-out pictures of the tiny world"),
 }
 
