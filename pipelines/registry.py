@@ -24,6 +24,7 @@ FAMILIES: dict[str, str] = {
     "visualcla": "VisualCLA: CLIP or SigLIP, resampler, linear projector",
     "mplug_owl": "mPLUG-Owl and LRV-Instruction V2: CLIP, abstractor, LLaMA",
     "minigpt4": "MiniGPT-4 and LRV-Instruction V1: EVA-CLIP, Q-Former, Vicuna or LLaMA-2",
+    "llava": "LLaVA 1 and 1.5: CLIP, linear or two-layer projector, LLaMA or any language model",
     "open_flamingo": "OpenFlamingo v1 and Multimodal-GPT: CLIP, perceiver resampler, gated cross-attention in LLaMA",
 }
 """Family id (the name of its package) to a line for the user."""
@@ -33,11 +34,18 @@ MODEL_TYPES: dict[str, str] = {
     "mplug_owl": "mplug_owl",
     "mplug-owl": "mplug_owl",
     "minigpt4": "minigpt4",
+    "llava": "llava",
+    "llava_llama": "llava",
     "open_flamingo": "open_flamingo",
 }
 """`model_type` of a configuration to the family."""
 
-PICKLES: dict[str, str] = {"*.pth": "minigpt4", "*.pt": "open_flamingo"}
+PICKLES: dict[str, str] = {
+    "*.pth": "minigpt4",
+    "*.pt": "open_flamingo",
+    "mm_projector*.bin": "llava",
+    "non_lora_trainables.bin": "llava",
+}
 """Pattern of files, which have no configuration, to the family whose package tells by `is_published(path)` whether they are its own."""
 
 

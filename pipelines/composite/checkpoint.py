@@ -214,7 +214,11 @@ class Family:
         settings = parts.tokenizer_folder / "generation_config.json"
         if settings.is_file():
             language_model.generation_config = GenerationConfig.from_pretrained(parts.tokenizer_folder)
-        return compose(self.model_class, vision, language_model, parts.source), processor
+        return self.compose(vision, language_model, parts.source), processor
+
+    def compose(self, vision: Any, language_model: Any, source: str) -> Any:
+        """A loaded vision model and a loaded language model as one model."""
+        return compose(self.model_class, vision, language_model, source)
 
     def load_processor(self, parts: Parts) -> CompositeProcessor:
         """The processor that belongs to the parts."""
@@ -298,6 +302,9 @@ class Family:
             write_safetensors(out.checked(tensors(), parts.source), folder, out.max_shard_bytes)
             processor.save_pretrained(folder)
             processor.image_processor.save_pretrained(folder)
+        self._copy_files(parts, folder)
+
+    def _copy_files(self, parts: Parts, folder: Path) -> None:
         for name in ("generation_config.json", "tokenizer.model"):  # the latter is what the original's code reads
             if (parts.tokenizer_folder / name).is_file():
                 shutil.copyfile(parts.tokenizer_folder / name, folder / name)

@@ -1,0 +1,36 @@
+"""LLaVA 1 and 1.5 on transformers' own classes: configuration, processor, loaders, layouts."""
+
+from .checkpoint import FAMILY
+from .pipeline import LlavaPipeline, load_pipeline, pipeline_of
+from .processing_llava import LlavaChatProcessor
+
+PARTS = {
+    "vision": ("model.vision_tower.",),
+    "connector": ("model.multi_modal_projector.",),
+    "language": ("model.language_model.", "lm_head."),
+}
+
+convert = FAMILY.convert
+detect_layout = FAMILY.layout
+load_model = FAMILY.load_model
+missing_parts = FAMILY.missing_parts
+
+
+def is_published(path) -> bool:
+    """Whether a file, or a file of a folder, is a projector as LLaVA publishes it by itself."""
+    return FAMILY.is_projector(path)
+
+
+__all__ = [
+    "FAMILY",
+    "PARTS",
+    "LlavaChatProcessor",
+    "LlavaPipeline",
+    "convert",
+    "detect_layout",
+    "is_published",
+    "load_model",
+    "load_pipeline",
+    "missing_parts",
+    "pipeline_of",
+]

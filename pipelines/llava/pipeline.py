@@ -1,0 +1,94 @@
+"""LLaVA as a `VisionPipeline`."""
+
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..base import ImageFeatures, VisionPipeline
+from ..embedder import evaluating
+from .checkpoint import FAMILY
+from .configuration_llava import num_image_embeds
+from .processing_llava import IMAGE_TOKEN, LlavaChatProcessor
+
+SAMPLING = {"do_sample": True, "temperature": 0.2, "max_new_tokens": 512}
+"""The original's `run_llava.py` and worker."""
+
+
+class LlavaPipeline(VisionPipeline):
+    """A picture is 256 or 576 embeddings in the prompt.
+
+    Args:
+        model: a `LlavaModel` without a language model, or a whole model, whose language model is then left alone.
+        processor: the model's.
+        name: shown to the user.
+        max_batch: pictures encoded at once; bounds the memory of a long conversation's first sight.
+    """
+
+    image_mark = IMAGE_TOKEN
+    sampling = SAMPLING
+
+    def __init__(self, model: Any, processor: LlavaChatProcessor, name: str = "llava", max_batch: int = 8):
+        self.model = model
+        self.processor = processor
+        self.name = name
+        self.max_batch = max_batch
+        self.image_start, self.image_end = processor.marks
+        self.placeholder_token_id = model.config.image_token_id
+        self.num_image_embeds = num_image_embeds(model.config)
+        self.embedding_width = model.config.text_config.hidden_size
+
+    @property
+    def _parts(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        holder = getattr(self.model, "model", self.model)
+        return holder.vision_tower, holder.multi_modal_projector
+
+    @property
+    def device(self) -> torch.device:
+        return self._parts[0].device
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights as they are in memory: training, an adapter switched on or off, a reload all change it."""
+        parameters = [parameter for part in self._parts for parameter in part.parameters()]
+        states = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
+        adapters = [
+            (str(module.active_adapters), module.disable_adapters, module.merged)
+            for part in self._parts
+            for module in part.modules()
+            if hasattr(module, "disable_adapters") and hasattr(module, "merged")
+        ]
+        return f"{self.name}:{hash((*states, *adapters))}"
+
+    def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
+        return [[self.placeholder_token_id] * self.num_image_embeds for _ in sizes]
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image.Image], lengths: object = None) -> list[ImageFeatures]:
+        features = []
+        with evaluating(self.model):
+            for first in range(0, len(images), self.max_batch):
+                pixel_values = self.processor.preprocess_images(list(images[first : first + self.max_batch]))
+                output = self.model.get_image_features(pixel_values.to(self.device, self._parts[0].dtype))
+                # cloned: one picture in the cache shall not keep its whole batch in memory
+                features += [ImageFeatures(embeds=embeds.clone()) for embeds in output.pooler_output]
+        return features
+
+    def move(self, device: torch.device | str, dtype: torch.dtype | None = None) -> None:
+        for part in self._parts:
+            part.to(device=device, dtype=dtype)
+
+
+def load_pipeline(folder: str | os.PathLike, device=None, dtype=None) -> LlavaPipeline:
+    """See `pipelines.registry.load_pipeline`."""
+    model, processor = FAMILY.load_vision(folder, dtype=dtype)
+    return LlavaPipeline(model.to(device or "cpu"), processor, Path(folder).resolve().name)
+
+
+def pipeline_of(model: Any, processor: Any) -> LlavaPipeline:
+    """See `pipelines.registry.pipeline_of`."""
+    return LlavaPipeline(weakref.proxy(model), processor)
