@@ -1,7 +1,7 @@
 """Rows to batches. One bad row never ends a run: it is left out, logged with its place, and counted."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class ConversationCollator:
     Keys by token are padded with 0, all others are joined along the pictures; a batch without pictures has none of them.
 
     Args:
-        processor, max_length: see `RowEncoder`.
+        processor, max_length, stop_strings: see `RowEncoder`.
         max_bad_rows: how many rows may be left out, as a share of those seen, before the run stops. The first ten never stop
             it.
 
@@ -32,9 +32,11 @@ class ConversationCollator:
         counts: rows seen, rows left out; shared with the worker processes of a data loader.
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None, max_bad_rows: float = 0.05):
+    def __init__(
+        self, processor: Any, max_length: int | None = None, max_bad_rows: float = 0.05, stop_strings: Sequence[str] = ()
+    ):
         self.processor = processor
-        self.encoder = RowEncoder(processor, max_length)
+        self.encoder = RowEncoder(processor, max_length, stop_strings)
         self.eos_token_id = processor.tokenizer.eos_token_id
         pad = processor.tokenizer.pad_token_id
         self.pad_token_id = self.eos_token_id if pad is None else pad

@@ -5,11 +5,14 @@ laid beside them while the text is tokenised. Only answers and their ends are su
 
 An end is the token that the template writes behind an answer, where that is a token of its own (`</s>`, `<|im_end|>`). Other
 templates write none between turns; there the end is taught by its label alone: where the text behind the answer begins, the
-label is EOS while the id stays what it is.
+label is EOS while the id stays what it is. A family whose answers end at a text (`###`) has that text supervised.
+
+A generation prompt may end in a space that tokenises together with the answer's first word. Then the two are kept apart, as they
+are when the model answers.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,6 +54,15 @@ class Shortened:
     tokens: int = 0
 
 
+class Answer(NamedTuple):
+    """A supervised answer: its message, and in the rendered text its start, its end, and the end of the stop string behind it."""
+
+    index: int
+    start: int
+    end: int
+    stop: int
+
+
 class RowEncoder:
     """Rows to ids and labels.
 
@@ -59,17 +71,21 @@ class RowEncoder:
             `__call__(images=, text=)`; every key that it returns is passed on.
         max_length: tokens of a row at most, by default the tokenizer's `model_max_length`. A longer row loses its last turns,
             with their pictures; a row of one turn that is still too long loses the end of its text. A picture is never cut.
+        stop_strings: texts that end an answer where the template writes them behind it (`VisionPipeline.stop_strings`); they are
+            supervised like it.
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None):
+    def __init__(self, processor: Any, max_length: int | None = None, stop_strings: Sequence[str] = ()):
         self.processor, self.tokenizer = processor, processor.tokenizer
         own = self.tokenizer.model_max_length
         self.max_length = max_length or (own if own and own < MAX_SENSIBLE_LENGTH else None)
         self.eos_token_id = self.tokenizer.eos_token_id
-        mark = getattr(processor, "image_token", None)
+        self.stop_strings = stop_strings or getattr(processor, "stop_strings", ())
+        self.image_token = getattr(processor, "image_token", None)
         self.image_token_id = getattr(processor, "image_token_id", None)
-        if self.image_token_id is None and mark is not None:
-            self.image_token_id = self.tokenizer.convert_tokens_to_ids(mark)
+        if self.image_token_id is None and self.image_token is not None:
+            self.image_token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        self._way: Callable = self._as_whole
         unsupervised = {self.image_token_id, self.tokenizer.bos_token_id, self.tokenizer.unk_token_id}
         self.end_ids = set(self.tokenizer.all_special_ids) - unsupervised
         self.shortened = Shortened()
@@ -108,32 +124,54 @@ class RowEncoder:
     def _encode(self, messages: list[dict], images: list[Image.Image], supervised: list[bool], place: str) -> Encoded:
         text = self.render(messages)
         inputs = self._processed(text, images)
-        ids = inputs.pop("input_ids")[0].tolist()
+        full = inputs.pop("input_ids")[0].tolist()
         inputs.pop("attention_mask", None)
-        answers = self._answers(messages, supervised, text, place)
-        labels = [IGNORED] * len(ids)
-        spans = self._spans_by_offset(text, ids, answers)
-        if spans is None:
-            spans = self._spans_by_prefix(messages, images, ids, answers)
-        for start, end, after in spans:
-            labels[start:end] = ids[start:end]
-            if after < len(ids):
-                labels[after] = ids[after] if ids[after] in self.end_ids else self.eos_token_id
-            else:
-                ids, labels = [*ids, self.eos_token_id], [*labels, self.eos_token_id]
-                inputs = {key: _one_longer(value, len(ids) - 1) for key, value in inputs.items()}
-        return Encoded(ids, labels, inputs)
+        ids_of, where = self._tokenization(text, full, messages, images)
+        ids, labels, source = [], [], []  # source: where each id stands in `full`
 
-    def _processed(self, text: str, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+        def put(tokens: list[int], wanted: list[int] | None, at: range | list[int]) -> None:
+            ids.extend(tokens)
+            labels.extend([IGNORED] * len(tokens) if wanted is None else wanted)
+            source.extend(at)
+
+        def copy(first: int, last: int, is_taught: bool) -> None:
+            put(full[first:last], full[first:last] if is_taught else None, range(first, last))
+
+        at = 0
+        for answer in self._answers(messages, supervised, text, place):
+            prompt, whole, stopped = (ids_of(text[:end], answer.index) for end in (answer.start, answer.end, answer.stop))
+            plain = ids_of(text, len(messages))
+            agreed = common_length(plain, prompt)
+            start, end, stop = (where[common_length(plain, part)] for part in (prompt, whole, stopped))
+            copy(at, start, False)
+            if agreed < len(prompt):  # a token holds the prompt's end and the answer's beginning: as generated, it is two
+                rest = prompt[agreed:]
+                put(rest, None, [start] * len(rest))
+                own = self.tokenizer(text[answer.start : answer.end], add_special_tokens=False)["input_ids"]
+                put(own, own, [start] * len(own))
+            else:
+                copy(start, end, True)
+            at = max(end, stop)
+            if stop > end:
+                copy(end, stop, True)
+            elif at < len(full):
+                put([full[at]], [full[at] if full[at] in self.end_ids else self.eos_token_id], [at])
+                at += 1
+            else:
+                put([self.eos_token_id], [self.eos_token_id], [len(full) - 1])
+        copy(at, len(full), False)
+        by_token = {key: value[:, source] for key, value in inputs.items() if is_per_token(value, len(full))}
+        return Encoded(ids, labels, {**inputs, **by_token})
+
+    def _processed(self, text: str, images: list[Image.Image]) -> dict[str, Any]:
         kwargs: dict[str, Any] = {"images": images} if images else {}
         bos = self.tokenizer.bos_token
         if bos and text.startswith(bos):
             kwargs["add_special_tokens"] = False
         return dict(self.processor(text=[text], return_tensors="pt", **kwargs))
 
-    def _answers(self, messages: list[dict], supervised: list[bool], text: str, place: str) -> list[tuple[int, int, int]]:
-        """Index of every supervised answer, and its start and end in the rendered text."""
-        found = []
+    def _answers(self, messages: list[dict], supervised: list[bool], text: str, place: str) -> Iterator[Answer]:
+        """Where every supervised answer stands in the rendered text."""
         for index, message in enumerate(messages):
             if message["role"] != "assistant" or not supervised[index]:
                 continue
@@ -149,46 +187,39 @@ class RowEncoder:
                     f"the chat template does not write {answer[:60]!r} after its own generation prompt, so it cannot be seen "
                     "where the answer is. Use a template whose generation prompt is what stands before an answer.",
                 )
-            found.append((index, start, end))
-        return found
+            stop = next((stop for stop in self.stop_strings if text.startswith(stop, end)), "")
+            yield Answer(index, start, end, end + len(stop))
 
-    def _spans_by_offset(self, text: str, ids: list[int], answers: list[tuple[int, int, int]]) -> list | None:
-        """Start, end and the position behind every answer, by the characters of each token.
+    def _tokenization(self, text: str, full: list[int], messages: list[dict], images: list) -> tuple[Callable, list[int]]:
+        """How the processor tokenises: a function of (beginning of the text, messages in it) to ids with one mark per picture,
+        and where each id of the whole text so tokenised stands in the processor's ids, with the end."""
+        ways = [self._as_whole, self._with_special_tokens, *([self._piece_by_piece] if self.image_token else [])]
+        ways.sort(key=lambda way: way != self._way)
+        for way in ways:
+            if (where := align(way(text, 0), full, self.image_token_id)) is not None:
+                self._way = way
+                return way, [*where, len(full)]
 
-        The text is tokenised with one mark per picture, and laid beside the processor's ids, in which marks are expanded.
-        A token that holds characters of an answer and of its surroundings is not supervised: when the model generates, it
-        does not occur. None: the processor tokenises in a way of its own.
-        """
-        if not self.tokenizer.is_fast:
-            return None
-        for add_special_tokens in (False, True):
-            plain = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=add_special_tokens)
-            where = align(plain["input_ids"], ids, self.image_token_id)
-            if where is not None:
-                break
-        else:
-            return None
-        spans = []
-        for _, start, end in answers:
-            inside = [
-                at for at, (first, last) in zip(where, plain["offset_mapping"], strict=True) if start <= first < last <= end
-            ]
-            after = next((at for at, (_, last) in zip(where, plain["offset_mapping"], strict=True) if last > end), len(ids))
-            # An answer holds no pictures, so its tokens stand side by side.
-            spans.append((inside[0], inside[-1] + 1, after) if inside else (after, after, after))
-        return spans
+        def by_processor(beginning: str, count: int) -> list[int]:
+            if count == len(messages):
+                return full
+            return self._processed(beginning, images[: num_images(messages[:count])])["input_ids"][0].tolist()
 
-    def _spans_by_prefix(self, messages: list[dict], images: list, ids: list[int], answers: list) -> list:
-        """The same for a processor that tokenises in a way of its own: by what it makes of the text up to an answer."""
-        spans, text = [], self.render(messages)
-        for index, start, end in answers:
-            shown = images[: num_images(messages[:index])]
-            prompt, whole = (self._processed(text[:stop], shown)["input_ids"][0].tolist() for stop in (start, end))
-            start, end = common_length(ids, prompt), common_length(ids, whole)
-            if start < len(prompt):  # the token at `start` holds the end of the prompt and the answer's beginning
-                start += 1
-            spans.append((min(start, end), end, end))
-        return spans
+        return by_processor, list(range(len(full) + 1))
+
+    def _as_whole(self, text: str, count: int) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _with_special_tokens(self, text: str, count: int) -> list[int]:
+        return self.tokenizer(text)["input_ids"]
+
+    def _piece_by_piece(self, text: str, count: int) -> list[int]:
+        bos = self.tokenizer.bos_token
+        ids = [] if bos is None else [self.tokenizer.bos_token_id]
+        for number, piece in enumerate(text.removeprefix(bos or "").split(self.image_token)):
+            ids += [self.image_token_id] if number else []
+            ids += self._as_whole(piece, count) if piece else []
+        return ids
 
     def _cut(self, encoded: Encoded, length: int) -> Encoded:
         if len(encoded.ids) <= length:
@@ -246,7 +277,3 @@ def num_images(messages: list[Mapping]) -> int:
 def is_per_token(value: Any, length: int) -> bool:
     """Whether a value of a processor goes along with the ids, like `token_type_ids`."""
     return isinstance(value, torch.Tensor) and value.ndim == 2 and value.shape == (1, length) and not value.is_floating_point()
-
-
-def _one_longer(value: Any, length: int) -> Any:
-    return torch.cat([value, value[:, -1:]], dim=1) if is_per_token(value, length) else value
