@@ -57,7 +57,10 @@ class ConversationCollator:
         Raises:
             RowError, ImageError: it cannot be used.
         """
-        return self.encoder(row, row.get("place", "a row"))
+        place = row.get("place", "a row")
+        if "error" in row:
+            raise RowError(place, row["error"])
+        return self.encoder(row, place)
 
     def try_encode(self, row: Row) -> Encoded | None:
         """The same, or None for a row that is left out and counted."""

@@ -6,6 +6,9 @@ import sys
 
 COMMANDS = {
     "convert": "published formats, and your own table and folder of pictures, to rows",
+    "validate": "read every row and open every picture; name what is wrong",
+    "preview": "show rows as the model is taught them, in the terminal or as a page",
+    "stats": "count tokens, turns, pictures and padding",
 }
 """Command -> a line for the user; its module has `add_arguments(parser)` and `run(arguments) -> int`."""
 

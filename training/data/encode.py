@@ -78,6 +78,8 @@ class RowEncoder:
     def __init__(self, processor: Any, max_length: int | None = None, stop_strings: Sequence[str] = ()):
         self.processor, self.tokenizer = processor, processor.tokenizer
         own = self.tokenizer.model_max_length
+        # Rows are shortened here; transformers need not warn of the first long one.
+        self.tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         self.max_length = max_length or (own if own and own < MAX_SENSIBLE_LENGTH else None)
         self.eos_token_id = self.tokenizer.eos_token_id
         self.stop_strings = stop_strings or getattr(processor, "stop_strings", ())

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from .rows import Row, RowError, check_row
+from .rows import Row, RowError, check_row, or_error
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 
@@ -126,7 +126,7 @@ class RowFile(Dataset):
 
     def __getitem__(self, index: int) -> Row:
         place = self.records.place(index)
-        return {**check_row(self.records[index], place, self.folder), "place": place}
+        return or_error(place, lambda: check_row(self.records[index], place, self.folder))
 
 
 def open_records(path: Path, key: str | None = None) -> Records:

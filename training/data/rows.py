@@ -7,7 +7,7 @@
 The format of TRL and of chat templates. One image item stands for one picture, in the order of `images`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -111,6 +111,14 @@ def check_messages(messages: Any, num_images: int, place: str) -> None:
             f'{items} image items in the messages but {num_images} pictures in \'images\'. Write one {{"type": "image"}} in a '
             "question for each picture.",
         )
+
+
+def or_error(place: str, read: Callable[[], Row]) -> Row:
+    """The row of a set that was checked before, or, where it can no longer be read, a row that only says why: a run goes on."""
+    try:
+        return {**read(), "place": place}
+    except (ValueError, OSError) as error:
+        return {"messages": [], "images": [], "place": place, "error": str(error).removeprefix(f"{place}: ")}
 
 
 def content_items(message: Mapping) -> list[dict]:

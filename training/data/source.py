@@ -1,4 +1,4 @@
-"""Where rows come from: a file, or a generator that is named as module:function."""
+"""Where rows come from: a file, a mixture, or a generator that is named as module:function."""
 
 import importlib
 import itertools
@@ -9,6 +9,7 @@ from pathlib import Path
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from .files import SUFFIXES, RowFile
+from .mixture import Mixture
 from .rows import Row, content_items
 
 
@@ -50,12 +51,14 @@ def open_source(source: str, seed: int, batch_size: int = 1, sort_window: int = 
     path = Path(source)
     if path.suffix.lower() in SUFFIXES or path.is_dir():
         return RowFile(path)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return Mixture.open(path, seed)
     module_name, _, function_name = source.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"source {source!r} cannot be opened ({error}). Give a file of rows ({', '.join(SUFFIXES)}), or module:function such "
+            f"source {source!r} cannot be opened ({error}). Give a file of rows ({', '.join(SUFFIXES)}), a mixture (.yaml), or module:function such "
             "as 'demo.world:instruction_rows'."
         ) from error
     return RowStream(function, seed, batch_size, sort_window)

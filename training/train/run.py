@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
+    for line in getattr(run.rows, "report", ()):
+        print(line)
     try:
         print(run.train())
     except TooManyBadRows as error:
@@ -53,8 +55,12 @@ class Run:
         self.rows = open_source(recipe.source, arguments.seed, arguments.train_batch_size, recipe.sort_window)
         if not hasattr(self.rows, "__len__") and arguments.max_steps < 1:
             raise ValueError(f"The source {recipe.source!r} may be endless: say when to stop with --max_steps.")
-        if arguments.eval_strategy != "no":
-            raise ValueError("eval_strategy is set, but there are no held-out rows to judge by. Leave it out.")
+        self.held_out = getattr(self.rows, "held_out", None)
+        if arguments.eval_strategy != "no" and self.held_out is None:
+            raise ValueError(
+                "eval_strategy is set, but there are no held-out rows to judge by. Give a mixture with held_out as source, or leave "
+                "eval_strategy out."
+            )
         torch.manual_seed(arguments.seed)
         self.model = visualcla.load_pretrained(recipe.model, dtype=torch.float32)
         if recipe.attn_implementation:
@@ -76,6 +82,7 @@ class Run:
             model=self.learner,
             args=self.arguments,
             train_dataset=self.rows,
+            eval_dataset=self.held_out if self.arguments.eval_strategy != "no" else None,
             data_collator=self.collator,
             callbacks=[LossCurve(self.folder)],
             optimizers=(self._optimizer(), None),

@@ -10,7 +10,7 @@ from ..files import Records, open_records
 from ..rows import MARKS, Row
 
 
-class Skipped(Exception):
+class Skipped(ValueError):
     """A record that gives no row; the message is counted."""
 
 
