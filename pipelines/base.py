@@ -177,6 +177,14 @@ class VisionPipeline(ABC):
             return ()
         return [(0, length, ",".join(f"{span.image.key}:{span.start}:{span.length}" for span in spans))]
 
+    def arranged(self, parts: "Sequence[str | ImagePart]") -> "Sequence[str | ImagePart]":
+        """The parts of a prompt with what the family writes between a picture and its neighbours.
+
+        Its own chat template has written that already; somebody else's, such as a chat's that puts bare marks before a question,
+        has not. Arranging twice changes nothing. Default: as they are.
+        """
+        return parts
+
     def readings(self, images: "Sequence[Image.Image]") -> list[ImageReading] | None:
         """Where in each picture its embeddings were read; None where the family cannot tell."""
         return None

@@ -167,7 +167,7 @@ class PromptEncoder:
         """The parts, with neighbouring texts and the marks around images joined into one text each."""
         stretches: list[str | ImagePart] = []
         text = ""
-        for part in prompt.parts:
+        for part in self.pipeline.arranged(prompt.parts):
             if isinstance(part, ImagePart):
                 stretches += [text + self.pipeline.image_start, part]
                 text = self.pipeline.image_end

@@ -2,9 +2,11 @@
 
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..base import ImagePart
 from ..composite.pipeline import CompositePipeline
 from .checkpoint import FAMILY, SAMPLING
 from .processing_minigpt4 import IMAGE_END, IMAGE_START, IMAGE_TOKEN, SEPARATOR
@@ -20,7 +22,21 @@ class MiniGPT4Pipeline(CompositePipeline):
 
     def __init__(self, vision_model, processor, name: str, max_batch: int = 8):
         super().__init__(vision_model, processor, name, max_batch)
-        self.stop_strings = () if vision_model.config.prompt_style == "llama2" else (SEPARATOR,)
+        is_llama2 = vision_model.config.prompt_style == "llama2"
+        self.stop_strings = () if is_llama2 else (SEPARATOR,)
+        self.next_message = "<s>[INST] " if is_llama2 else f"{SEPARATOR}Human: "
+
+    def arranged(self, parts: Sequence[str | ImagePart]) -> list[str | ImagePart]:
+        """Every picture but the last of a question is a message of its own, and a space joins the last one with the question."""
+        arranged: list[str | ImagePart] = []
+        for part in parts:
+            if arranged and isinstance(arranged[-1], ImagePart):
+                if isinstance(part, ImagePart):
+                    arranged.append(self.next_message)
+                elif not part.startswith((" ", "\n", self.next_message, SEPARATOR)):
+                    part = f" {part}"
+            arranged.append(part)
+        return arranged
 
 
 def load_pipeline(folder: str | os.PathLike, device=None, dtype=None) -> MiniGPT4Pipeline:
