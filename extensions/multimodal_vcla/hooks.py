@@ -1,11 +1,12 @@
 """What happens at each of the web UI's hooks, in the order in which it calls them."""
 
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.prompt import Prompt
 
-from . import conversation, generate, marks, panel, patches, settings, vision, webui
+from . import api, conversation, generate, marks, panel, patches, settings, vision, webui
 from .conversation import STOCK
 from .pictures import Picture, PictureError, from_url
 from .texts import say
@@ -47,34 +48,84 @@ def custom_generate_chat_prompt(user_input: str, state: dict, **kwargs: Any) -> 
     if webui.is_ours_to_serve():
         history = kwargs.get("history") or state["history"]
         with panel.shown_to_the_user():
-            found = conversation.slots(history, user_input, bool(kwargs.get("_continue")), _picture_at)
-            if any(slot.turn.pictures for slot in found):
-                return _render_with_pictures(render, found, history, user_input, state, kwargs)
+            prepared = _marked_request(history, user_input, state) or _marked_chat(history, user_input, kwargs)
+            if prepared is not None:
+                return _render_with_pictures(render, prepared, state, kwargs)
     return render(user_input, state, **kwargs) if render else None
 
 
-def _render_with_pictures(render, found: list, history: dict, user_input: str, state: dict, kwargs: dict) -> str:
+@dataclass(frozen=True)
+class _Marked:
+    """A conversation whose texts hold our marks.
+
+    Attributes:
+        history, user_input, system: what the web UI renders; a system message of None stays as it is.
+        pictures: those that are kept.
+        asked: those of the message that is being answered.
+    """
+
+    history: dict
+    user_input: str
+    system: str | None
+    pictures: list[Picture]
+    asked: list[Picture]
+
+
+def _marked_chat(history: dict, user_input: str, kwargs: dict) -> _Marked | None:
+    """A chat in the browser, or messages that the web UI has taken apart by itself; None without pictures."""
+    found = conversation.slots(history, user_input, bool(kwargs.get("_continue")), _picture_at)
+    turns = [slot.turn for slot in found]
+    if not any(turn.pictures for turn in turns):
+        return None
+    kept = conversation.choose(turns, settings.pictures_kept())
+    marked, text = conversation.marked(history, found, kept, marks.mark, marks.without_typed_marks)
+    pictures, asked = (
+        [picture for turn in chosen for picture in turn.pictures if id(picture) in kept] for chosen in (turns, turns[-1:])
+    )
+    return _Marked(marked, user_input if text is None else text, None, pictures, asked)
+
+
+def _marked_request(history: dict, user_input: str, state: dict) -> _Marked | None:
+    """An API request whose rows hold our marks already (`api.convert_history`); None for others."""
+    system = str(state.get("custom_system_message") or "")
+    rows = history.get("internal") or []
+    texts = [system, *(text for entry in rows for text in entry[:3]), user_input]
+    if not history.get("messages") or not any(map(marks.has_mark, texts)):
+        return None
+    pictures = {picture.key: picture for picture in api.pictures(history["messages"])}
+    if not pictures:  # somebody typed a mark
+        return None
+    asked = (
+        marks.keys(user_input) if user_input else [key for text in (rows[-1][:3] if rows else ()) for key in marks.keys(text)]
+    )
+    occurrences = [key for text in texts for key in marks.keys(text)]
+    newest = settings.pictures_kept()
+    num_dropped = 0 if newest is None else max(len(occurrences) - max(newest, len(asked)), 0)
+    drop = marks.Dropping(num_dropped)
+    system = drop(system)
+    internal = [[*map(drop, entry[:3]), *entry[3:]] for entry in rows]
+    kept = [pictures[key] for key in occurrences[num_dropped:] if key in pictures]
+    marked = {**history, "internal": internal}
+    return _Marked(marked, drop(user_input), system, kept, [pictures[key] for key in asked if key in pictures])
+
+
+def _render_with_pictures(render, prepared: _Marked, state: dict, kwargs: dict) -> str:
     webui.wake_model()
     _refuse_if_blind()
-    turns = [slot.turn for slot in found]
-    kept = conversation.choose(turns, settings.pictures_kept())
-    pictures = [picture for turn in turns for picture in turn.pictures if id(picture) in kept]
-    current = vision.current() if pictures else None
-    marked, text = conversation.marked(history, found, kept, marks.mark, marks.without_typed_marks)
-    asked = [picture for picture in turns[-1].pictures if id(picture) in kept]
-    arguments = (user_input if text is None else text, state)
+    current = vision.current() if prepared.pictures else None
+    shown = state if prepared.system is None else {**state, "custom_system_message": prepared.system}
     try:
-        prompt = (render or webui.generate_chat_prompt)(*arguments, **{**kwargs, "history": marked})
+        prompt = (render or webui.generate_chat_prompt)(prepared.user_input, shown, **{**kwargs, "history": prepared.history})
     except ValueError as error:  # the web UI's own, when not even the beginning of the question fits
-        if not asked:
+        if not prepared.asked:
             raise
-        raise PictureError(_no_room(asked[0], current, state)) from error
+        raise PictureError(_no_room(prepared.asked[0], current, state)) from error
     used = marks.keys(prompt)
-    for picture in asked:
+    for picture in prepared.asked:
         if picture.key not in used:
             raise PictureError(_no_room(picture, current, state))
     _refuse_too_many(len(used))
-    by_key = {picture.key: picture for picture in pictures}
+    by_key = {picture.key: picture for picture in prepared.pictures}
     if used:
         current.see([by_key[key] for key in dict.fromkeys(used)])
     state[NOTE] = {"is_chat": True, "prompt": prompt, "sources": {key: (p.source, p.name) for key, p in by_key.items()}}
@@ -150,6 +201,8 @@ def _spans(state: dict, prompt: str) -> list[marks.Span]:
         return marks.find(prompt, {key: Picture(*source, key) for key, source in note["sources"].items()})
     history = state.get("history") or {}
     if messages := history.get("messages"):
+        if marks.has_mark(prompt):  # another extension has rendered it
+            return marks.find(prompt, {picture.key: picture for picture in api.pictures(messages)})
         return marks.align(prompt, conversation.message_turns(messages, _picture_at), True)
     attached = [conversation.of_attachment(item) for item in state.get("image_attachments") or []]
     if not attached and STOCK not in prompt:

@@ -44,6 +44,20 @@ def without_typed_marks(text: str) -> str:
     return _MARK.sub(lambda match: match[0].replace("vcla:", "vcla: "), text)
 
 
+class Dropping:
+    """Takes the first so many marks out of texts that are given one after the other."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __call__(self, text: str) -> str:
+        def leave(match: re.Match) -> str:
+            self.count -= 1
+            return "" if self.count >= 0 else match[0]
+
+        return _MARK.sub(leave, text)
+
+
 def find(prompt: str, pictures: Mapping[str, Picture]) -> list[Span]:
     """The spans of our own marks, as far as they name one of `pictures`."""
     return [(*match.span(), pictures[match[1]]) for match in _MARK.finditer(prompt) if match[1] in pictures]

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from pipelines.images import ImageError, load_image, to_data_uri
 
-from . import conversation, marks, panel, webui
+from . import api, conversation, marks, panel, webui
 from .conversation import attachments
 from .texts import say
 
@@ -147,42 +146,6 @@ def _send_marks_to_the_notebook(original, chat):
     return handle_send_chat_click
 
 
-def _keep_addresses(original, anthropic):
-    """Pictures that an Anthropic request gives by address are kept; the web UI passes on those in base64 only."""
-
-    def convert_request(body):
-        addresses: dict[str, str] = {}
-
-        def stand_in(block: Any) -> Any:
-            if isinstance(block, dict) and block.get("type") == "tool_result" and _holds_picture(block.get("content")):
-                raise ValueError("Pictures in tool results are not taken. Send them in a message of the user.")
-            source = block.get("source") if isinstance(block, dict) and block.get("type") == "image" else None
-            if not isinstance(source, dict) or source.get("type") != "url":
-                return block
-            data = f"{len(addresses)}"
-            addresses[f"data:multimodal-vcla/address;base64,{data}"] = source.get("url")
-            return {**block, "source": {"type": "base64", "media_type": "multimodal-vcla/address", "data": data}}
-
-        messages = [
-            {**message, "content": [stand_in(block) for block in message["content"]]}
-            if isinstance(message, dict) and isinstance(message.get("content"), list)
-            else message
-            for message in body.get("messages", [])
-        ]
-        converted = original({**body, "messages": messages})
-        for message in converted["messages"]:
-            for item in message["content"] if isinstance(message.get("content"), list) else []:
-                if item.get("type") == "image_url" and item["image_url"]["url"] in addresses:
-                    item["image_url"]["url"] = addresses[item["image_url"]["url"]]
-        return converted
-
-    return convert_request
-
-
-def _holds_picture(content: Any) -> bool:
-    return isinstance(content, list) and any(isinstance(item, dict) and item.get("type") == "image" for item in content)
-
-
 CHAT = {
     "add_message_attachment": Patch(
         ("history", "row_idx", "file_path", "is_user"), _take_other_formats, "TIFF, AVIF and HEIC files are not taken."
@@ -207,12 +170,32 @@ CHAT = {
 """Functions of `modules.chat`, by name."""
 
 ANTHROPIC = {
-    "convert_request": Patch(("body",), _keep_addresses, "pictures given by address in Anthropic requests are dropped."),
+    "convert_request": Patch(
+        ("body",), api.convert_request, "pictures given by address, or in tool results, are dropped in Anthropic requests."
+    ),
 }
 """Functions of `modules.api.anthropic`, by name."""
+
+COMPLETIONS = {
+    "convert_history": Patch(
+        ("history",), api.convert_history, "pictures are seen in the user's messages only, before the text of their message."
+    ),
+    **dict.fromkeys(
+        ("stream_chat_completions", "stream_completions"),
+        Patch(
+            ("body", "is_legacy", "stop_event"),
+            api.told_in_the_stream,
+            "a streamed request that is refused ends without the reason.",
+        ),
+    ),
+}
+"""Functions of `modules.api.completions`, by name."""
 
 
 def install_all() -> list[str]:
     """Put all of the above into the web UI; gives back what could not be done, in words."""
     problems = install(webui.module("modules.chat"), CHAT)
-    return problems + (install(webui.module("modules.api.anthropic"), ANTHROPIC) if webui.api_error() is not None else [])
+    if webui.api_error() is not None:
+        problems += install(webui.module("modules.api.anthropic"), ANTHROPIC)
+        problems += install(webui.module("modules.api.completions"), COMPLETIONS)
+    return problems

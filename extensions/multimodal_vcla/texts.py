@@ -50,6 +50,7 @@ _TEXTS = {
         "This web UI has changed: {name} could not be adapted, so {effect}",
         "此版本的 Web UI 有改动：无法适配 {name}，因此{effect}",
     ),
+    "no_answer": ("The request could not be answered.", "无法回答该请求。"),
     "bad_picture": ("Picture {name}: {reason}", "图片 {name}：{reason}"),
     "bad_source": (
         "only data: and http(s): addresses of pictures are taken, not {scheme!r}.",

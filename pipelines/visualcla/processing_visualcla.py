@@ -224,7 +224,7 @@ def _num_image_embeds(name: str | os.PathLike, hub_kwargs: dict[str, Any]) -> in
 
 def plain_template(chat_template: str) -> str:
     """A chat template without `{% generation %}`, which transformers knows and other renderers, such as the web UI's, do not."""
-    return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", chat_template)
+    return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}\n?", "", chat_template)
 
 
 def _rgb(image: Any) -> Image.Image:

@@ -6,14 +6,14 @@ from pathlib import Path
 import yaml
 
 from pipelines.visualcla.chat import DEFAULT_GENERATION_CONFIG
-from pipelines.visualcla.processing_visualcla import CHAT_TEMPLATE
+from pipelines.visualcla.processing_visualcla import CHAT_TEMPLATE, plain_template
 
 PLUGIN = Path(__file__).parent.parent.parent / "extensions" / "multimodal_vcla"
 
 
 def test_instruction_template_is_the_familys():
     template = yaml.safe_load((PLUGIN / "instruction-templates" / "VisualCLA.yaml").read_text(encoding="utf-8"))
-    assert template == {"instruction_template": CHAT_TEMPLATE.rstrip("\n")}
+    assert template == {"instruction_template": plain_template(CHAT_TEMPLATE).rstrip("\n")}
 
 
 def test_preset_is_the_familys():

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pipelines.images import load_image
+from pipelines.visualcla.processing_visualcla import plain_template
 
 pytest_plugins = ["webui_stub.plugin"]
 Q, IMAGE_TOKEN = 5, 703  # of the golden model
@@ -233,7 +234,7 @@ def test_parallel_requests_do_not_mix(webui, seen, picture):
 
 def test_ids_are_those_of_the_training_template(webui, picture, merged_model):
     processor = merged_model.processor
-    state = webui.chat.new_state(instruction_template_str=processor.chat_template)
+    state = webui.chat.new_state(instruction_template_str=plain_template(processor.chat_template))
     red, green, blue = picture("red"), picture("green"), picture("blue")
     last = talk(webui, state, ("What are these?", [red, green]), ("And this?", [blue]))
     image = {"type": "image"}

@@ -67,5 +67,7 @@ def webui(models_folder, merged_model, tmp_path, monkeypatch):
         web=modules.web_search,
     )
     vision.look_again()
+    for name in ("generate", "_multimodal_vcla_wrapped", "last_prompt_token_count"):  # what the plugin put on the model
+        vars(merged_model.text_model).pop(name, None)
     for name in [name for name in sys.modules if name == "modules" or name.startswith("modules.")]:
         del sys.modules[name]
