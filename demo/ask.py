@@ -99,7 +99,7 @@ def answer(chat, config, turns: list[Turn], images: list[str], question: str, as
         messages.append(message("user", turn.question, len(turn.images)))
         if turn.answer:
             messages.append(message("assistant", turn.answer))
-    parts = [ImagePart.of(load_image(image)) for turn in turns for image in turn.images]
+    parts = [ImagePart.of(load_image(image, background="white")) for turn in turns for image in turn.images]
     printed = ""
     for response in chat.stream(messages, parts, config):
         if not as_json:

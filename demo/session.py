@@ -41,7 +41,7 @@ class Picture:
         Raises:
             ImageError: it is no picture, or too large.
         """
-        image = load_image(file)
+        image = load_image(file, background="white")
         part = ImagePart.of(image)
         is_small = image.width * image.height <= _MAX_LOSSLESS_PIXELS
         preview = folder / f"{part.key}.{'png' if is_small else 'webp'}"

@@ -283,8 +283,7 @@ class ChatPage:
         try:
             return Picture.open(Path(file), self.previews)
         except ImageError as error:
-            reason = str(error).partition(": ")[2]
-            raise ImageError(f"{Path(file).name}: {reason}") from error
+            raise ImageError(f"{Path(file).name}: {error.reason}") from error
 
     # --- answering
 

@@ -21,6 +21,11 @@ GREEDY = GenerationConfig(do_sample=False, max_new_tokens=24)
 logging.disable_progress_bar()
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=1000, metavar="N", help="how many mutated pictures (default: %(default)s)")
+    parser.addoption("--fuzz-seed", type=int, default=0, metavar="N", help="which mutations (default: %(default)s)")
+
+
 def load_golden(variant: str, **kwargs):
     """A golden variant as its README describes it: which files, loaded in which precision, computing in fp32."""
     if variant == "merged":

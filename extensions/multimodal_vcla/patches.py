@@ -79,7 +79,7 @@ def _take_other_formats(original, chat):
         try:
             data = to_data_uri(load_image(path))
         except ImageError as error:
-            raise panel.visible_error(say("bad_picture", name=path.name, reason=error)) from error
+            raise panel.visible_error(say("bad_picture", name=path.name, reason=error.reason)) from error
         entry = history.setdefault("metadata", {}).setdefault(f"{'user' if is_user else 'assistant'}_{row_idx}", {})
         entry.setdefault("timestamp", chat.get_current_timestamp())
         known = entry.setdefault("attachments", [])

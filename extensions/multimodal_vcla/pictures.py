@@ -57,9 +57,9 @@ class Picture(ImagePart):
         if isinstance(self.source, str) and not self.source.startswith("data:"):  # an uploaded chat may name a file
             raise PictureError(say("bad_picture", name=self.name, reason=say("bad_source", scheme=self.source[:12])))
         try:
-            return load_image(self.source, **limits)
+            return load_image(self.source, background="white", **limits)
         except ImageError as error:
-            raise PictureError(say("bad_picture", name=self.name, reason=error)) from error
+            raise PictureError(say("bad_picture", name=self.name, reason=error.reason)) from error
 
 
 _sizes: "OrderedDict[str, tuple[int, int]]" = OrderedDict()

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import GOLDEN, IMAGES, golden_json, load_golden
+from PIL import Image
 
 from demo import ask
 from demo.__main__ import main as demo_main
@@ -25,6 +26,12 @@ UNMERGED_FLAGS = [
 SCENE = str(GOLDEN / "images" / IMAGES[0])
 
 
+def opaque(image: Path, folder: Path) -> Path:
+    """As the original takes a picture: what is transparent shows its hidden colour."""
+    Image.open(image).convert("RGB").save(folder / "opaque.png")
+    return folder / "opaque.png"
+
+
 def demo(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "demo", *map(str, arguments)]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "HF_HUB_OFFLINE": "1"}
@@ -38,11 +45,24 @@ def demo(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
     ids=["merged", "unmerged"],
 )
 @pytest.mark.parametrize("case", ["single_0", "single_1", "single_2"])
-def test_prints_the_originals_reply_for_each_golden_picture(variant, flags, case, capsys):
+def test_prints_the_originals_reply_for_each_golden_picture(variant, flags, case, tmp_path, capsys):
     recorded = golden_json("generation")[variant][case]
-    image = GOLDEN / "images" / recorded["image"]
+    image = opaque(GOLDEN / "images" / recorded["image"], tmp_path)
     assert demo_main(["ask", "--image", str(image), *flags, *GREEDY_FLAGS, recorded["text"]]) == 0
     assert capsys.readouterr().out == recorded["response"] + "\n"
+
+
+def test_transparent_picture_is_asked_about_as_a_person_sees_it(tmp_path, capsys):
+    recorded = golden_json("generation")["merged"]["single_1"]
+    image = GOLDEN / "images" / recorded["image"]
+    transparent = Image.open(image)
+    assert transparent.mode == "RGBA"
+    Image.alpha_composite(Image.new("RGBA", transparent.size, "white"), transparent).save(tmp_path / "seen.png")
+    answers = []
+    for file in (image, tmp_path / "seen.png"):
+        assert demo_main(["ask", "--image", str(file), "--model", str(MERGED), *GREEDY_FLAGS, recorded["text"]]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] != recorded["response"] + "\n"
 
 
 def test_runs_from_the_shell_with_the_originals_flags():
@@ -93,10 +113,10 @@ def test_conversation_gives_the_recorded_answers_of_three_turns(scripted):
     assert lines == [recorded[f"turn_{turn}"]["response"] for turn in range(3)]
 
 
-def test_clear_and_change_image_begin_anew(scripted):
+def test_clear_and_change_image_begin_anew(scripted, tmp_path):
     recorded = golden_json("generation")["merged"]
     first, other = recorded["single_0"], recorded["single_1"]
-    image = GOLDEN / "images" / other["image"]
+    image = opaque(GOLDEN / "images" / other["image"], tmp_path)
     lines, _ = scripted(first["text"], "clear", first["text"], f"change image:{image}", other["text"])
     assert lines == [first["response"], "A new conversation.", first["response"], other["response"]]
 

@@ -379,7 +379,7 @@ def test_eyes_that_fail_are_an_error_of_the_server(webui, picture, monkeypatch):
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("data:image/png;base64,AAAA", "no format that is read"),
+        ("data:image/png;base64,c29tZSB3b3Jkcw==", "no format that is read"),
         ("file:///etc/hostname", "not 'file:'"),
         ("/etc/hostname", "addresses of pictures"),
         (None, "addresses of pictures"),

@@ -1,0 +1,80 @@
+"""A process with limits for what cannot be bounded from outside: decoders whose memory a few bytes of a file decide.
+
+AVIF and HEIF hold the size of the picture twice, and the decoder allocates for the one that the header does not show.
+Where the system has no such limits (Windows), only the time is bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .image_files import WORKER_BYTES, WORKER_SECONDS, ImageError
+
+_ROOT = str(Path(__file__).resolve().parent.parent)
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipelines.images import serve_worker; serve_worker()"
+_TOO_MUCH = f"needs more than {WORKER_BYTES // 2**20} MiB or {WORKER_SECONDS} s to decode, or breaks its decoder. Save it as PNG or JPEG."
+
+
+def ask(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Have `images.serve_worker` answer in a process of its own.
+
+    Returns:
+        What its handler returned.
+
+    Raises:
+        ImageError: it refused, or ran out of its limits.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _BOOT, json.dumps([_ROOT, *sys.path]), json.dumps(request)]
+    flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
+    environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
+    try:
+        done = subprocess.run(
+            command,
+            input=data,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=3 * WORKER_SECONDS,
+            **flags,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ImageError(_TOO_MUCH) from error
+    except OSError as error:
+        raise ImageError(f"cannot be decoded, no process can be started ({error}).") from error
+    header, newline, body = done.stdout.partition(b"\n")
+    if done.returncode or not newline:
+        raise ImageError(_TOO_MUCH)
+    answer = json.loads(header)
+    if "refused" in answer:
+        raise ImageError(answer["refused"])
+    return answer, body
+
+
+def serve(handler: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]) -> None:
+    """The worker's side: answer the one request of this process, within the limits."""
+    _limit()
+    try:
+        answer, body = handler(json.loads(sys.argv[2]), sys.stdin.buffer.read())
+    except MemoryError:
+        sys.exit(1)
+    except ImageError as error:
+        answer, body = {"refused": error.reason}, b""
+    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+    sys.stdout.buffer.write(body)
+
+
+def _limit() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for kind, most in ((resource.RLIMIT_AS, WORKER_BYTES), (resource.RLIMIT_CPU, WORKER_SECONDS), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
