@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .checkpoints.meta_llama import is_meta_llama
 from .json_files import read_json
 from .registry import FAMILIES, available_pipelines, find_family
 
@@ -193,6 +194,10 @@ def _look_closer(report: Report, path: Path, is_adapter: bool, device: str | Non
 
 def _next(report: Report, path: Path, is_adapter: bool) -> list[str]:
     name = shlex.quote(os.fspath(path))
+    if is_meta_llama(path):
+        return [
+            f"python -m training convert {name} llama --layout webui  # LLaMA as Meta published it; nothing opens it as it is"
+        ]
     if is_adapter:
         base = read_json(path / "adapter_config.json").get("base_model_name_or_path") or "LANGUAGE_MODEL"
         bases = f"--text_model {shlex.quote(base)}" + (" --vision_model VISION_MODEL" if report.family else "")

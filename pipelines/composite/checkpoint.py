@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedConfig
 
+from ..checkpoints.meta_llama import is_meta_llama
 from ..json_files import read_json
 from ..weights import tensor_headers, weight_files
 from .lora import Adapter
@@ -24,6 +25,8 @@ from .processing import CompositeProcessor
 from .tensors import MAX_SHARD_BYTES, check_finite, check_placed, new_folder, stored_tensors, write_safetensors
 
 LAYOUTS = ("webui", "transformers", "original")
+SMALLEST_NORM = 0.02
+"""Mean of a language model's last norm, which begins at 1; in weights minus another's it is next to 0."""
 VISION_PREFIX = "model.vision_model."
 
 
@@ -214,7 +217,10 @@ class Family:
         settings = parts.tokenizer_folder / "generation_config.json"
         if settings.is_file():
             language_model.generation_config = GenerationConfig.from_pretrained(parts.tokenizer_folder)
-        return self.compose(vision, language_model, parts.source), processor
+        model = self.compose(vision, language_model, parts.source)
+        if load_in_4bit:
+            _check_4bit_widths(model)
+        return model, processor
 
     def compose(self, vision: Any, language_model: Any, source: str) -> Any:
         """A loaded vision model and a loaded language model as one model."""
@@ -335,6 +341,12 @@ class Family:
             if parts.config.text_config.tie_word_embeddings and "lm_head.weight" not in parts.language:
                 expected.pop("lm_head.weight")
             check_placed(parts.language, expected, f"{parts.source}: the language model")
+            scale = parts.language["model.norm.weight"].float().abs().mean().item()
+            if scale < SMALLEST_NORM:
+                raise ValueError(
+                    f"{str(parts.tokenizer_folder)!r} is a delta and no language model: its last norm is {scale:.3f} on average. Add it "
+                    "to LLaMA first: python -m training merge --text_model LLAMA --delta FOLDER --output_dir vicuna"
+                )
             if parts.adapter is not None:
                 lost = [module for module in parts.adapter.pairs if f"{module}.weight" not in parts.language]
                 if lost:
@@ -355,6 +367,10 @@ def read_text_model(path: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
         FileNotFoundError, ValueError: it is no folder of a LLaMA with its weights.
     """
     folder = Path(path).expanduser()
+    if is_meta_llama(folder):
+        raise ValueError(
+            f"{str(folder)!r} is LLaMA as Meta published it. Convert it first: python -m training convert {folder} llama --layout webui"
+        )
     config = read_json(folder / "config.json")
     if not folder.is_dir() or not config:
         raise FileNotFoundError(f"{str(folder)!r} is no folder of a language model: there is no config.json in it.")
@@ -384,6 +400,18 @@ def _quantization(load_in_8bit: bool, load_in_4bit: bool) -> BitsAndBytesConfig 
     if load_in_4bit:
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float16, bnb_4bit_quant_type="nf4")
     return None
+
+
+def _check_4bit_widths(model: CompositeForConditionalGeneration) -> None:
+    """On a CPU bitsandbytes packs 4-bit weights in blocks, and says so only when the first token is computed."""
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.get_input_embeddings().weight.device))
+    except AssertionError as error:
+        raise ValueError(
+            f"This language model cannot be computed in 4 bits on this processor: its layer widths are no multiples of bitsandbytes' "
+            f"block size ({error}). Load it in 8 bits (load_in_8bit)."
+        ) from error
 
 
 def write_json(file: Path, values: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ Files are told by what is in them, not by their names. They lie in one folder, o
 """
 
 import dataclasses
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from .processing_minigpt4 import MiniGPT4Processor
 
 SAMPLING = {"do_sample": True, "top_p": 0.9, "temperature": 1.0, "max_new_tokens": 300}
 """The demo's settings."""
+
+logger = logging.getLogger(__name__)
+
+LATER_VICUNA_TOKENS = 32000
 
 FILES = {
     "encoder": "eva_vit_g.pth",
@@ -186,6 +191,13 @@ def _check_partner(config: MiniGPT4Config, tensors: dict[str, torch.Tensor], tex
         raise ValueError(
             f"{source}: the projection is for a language model of width {given}, but {str(text_folder)!r} has width {expected} "
             "(4096 is a 7B, 5120 a 13B). Give the matching pair."
+        )
+    if config.use_qformer and config.text_config.vocab_size == LATER_VICUNA_TOKENS:
+        logger.warning(
+            "%r has %d tokens; Vicuna v0, which MiniGPT-4 was made for, has %d. Later Vicunas were not taught its '###'.",
+            str(text_folder),
+            LATER_VICUNA_TOKENS,
+            LATER_VICUNA_TOKENS + 1,
         )
 
 

@@ -268,6 +268,24 @@ class _Evil:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_language_model_alone_is_quantised():
+    model, processor = load_model(PROJECTION, text_model=VICUNA, load_in_8bit=True, dtype=torch.float16)
+    linear = [module for module in model.model.language_model.modules() if isinstance(module, torch.nn.Linear)]
+    assert {type(module).__name__ for module in linear} == {"Linear8bitLt"}
+    assert {parameter.dtype for parameter in model.model.vision_model.parameters()} == {torch.float16}
+    with torch.no_grad():
+        assert torch.isfinite(model(**processor(text="###Human: What?")).logits).all()
+    with pytest.raises(ValueError, match="exclude each other"):
+        load_model(PROJECTION, text_model=VICUNA, load_in_8bit=True, load_in_4bit=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU any width can be computed in 4 bits")
+def test_4_bits_that_this_processor_cannot_compute_are_refused():
+    with pytest.raises(ValueError, match="load_in_8bit"):
+        load_model(PROJECTION, text_model=VICUNA, load_in_4bit=True)
+
+
 def test_another_language_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_neox"}))
     with pytest.raises(ValueError) as error:

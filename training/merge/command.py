@@ -11,6 +11,7 @@ from pipelines.registry import converter
 from pipelines.visualcla.checkpoint import resolve_folder
 
 from .folder import LAYOUTS
+from .language_models import apply_delta
 from .plan import plan_merge
 from .write import write_model
 
@@ -29,6 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--vision_model", help="CLIP or SigLIP model: folder or hub name; not needed when text_model has eyes")
     parser.add_argument(
         "--lora_model", default="", help="adapters, separated by commas, applied in this order: folders or hub names"
+    )
+    parser.add_argument(
+        "--delta",
+        metavar="FOLDER",
+        help="weights minus those of --text_model, as Vicuna v0 and LLaVA 1 were published; gives an ordinary language model",
     )
     parser.add_argument("--output_dir", required=True, type=Path, help="the folder to make")
     parser.add_argument(
@@ -50,6 +56,15 @@ def main(argv: list[str] | None = None) -> int:
         vision_model = None if options.vision_model is None else resolve_folder(options.vision_model)
         adapters = [resolve_folder(name.strip()) for name in options.lora_model.split(",") if name.strip()]
         text_model = resolve_folder(options.text_model)
+        if options.delta is not None:
+            if adapters or vision_model or options.verify:
+                raise ValueError(
+                    "--delta makes a language model: leave --vision_model, --lora_model and --verify for the next merge."
+                )
+            write = (DTYPES[options.dtype], options.max_shard_size, options.force)
+            apply_delta(text_model, resolve_folder(options.delta), options.output_dir, *write)
+            print(f"Merged: {options.output_dir}")
+            return
         if _convert(options, text_model, vision_model, adapters):
             print(f"Merged: {options.output_dir}")
             return

@@ -4,12 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from pipelines.checkpoints.meta_llama import is_meta_llama
 from pipelines.registry import converter
 from pipelines.visualcla.checkpoint import resolve_folder
 
 from .command import DTYPES, add_write_options, run_verb
 from .convert_adapter import FORMS, convert_adapter
 from .folder import LAYOUTS
+from .language_models import convert_meta_llama
 from .plan import plan_merge
 from .write import write_model
 
@@ -39,6 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         source = resolve_folder(options.input)
         is_adapter = (source / "adapter_config.json").is_file()
         dtype = DTYPES[options.dtype]
+        if is_meta_llama(source):
+            if options.layout != LAYOUTS[0] or options.hardlink:
+                raise ValueError(f"{str(source)!r} is a language model alone: give --layout {LAYOUTS[0]}, without --hardlink.")
+            convert_meta_llama(source, options.output_dir, dtype, options.max_shard_size, options.force)
+            print(f"Converted: {options.output_dir}")
+            return
         if convert := converter(source):
             if options.hardlink or options.layout in FORMS:
                 raise ValueError(
