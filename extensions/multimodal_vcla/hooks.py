@@ -127,9 +127,14 @@ def _render_with_pictures(render, prepared: _Marked, state: dict, kwargs: dict) 
     _refuse_too_many(len(used))
     by_key = {picture.key: picture for picture in prepared.pictures}
     if used:
-        current.see([by_key[key] for key in dict.fromkeys(used)])
+        try:
+            current.see([by_key[key] for key in dict.fromkeys(used)])
+        except PictureError as error:
+            if prepared.system is not None:  # a request: there is no panel
+                raise
+            raise PictureError(f"{error} {say('leave_it_out')}") from error
     state[NOTE] = {"is_chat": True, "prompt": prompt, "sources": {key: (p.source, p.name) for key, p in by_key.items()}}
-    panel.remember(state.get("unique_id"), used)
+    panel.remember(state.get("unique_id"), by_key, used)
     return prompt
 
 

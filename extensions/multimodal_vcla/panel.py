@@ -9,6 +9,7 @@ import contextlib
 import html
 import io
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,20 @@ CSS = """
 #multimodal_vcla pre {white-space: pre-wrap; font-size: 11px}
 """
 
-# The chat is drawn by the web UI's own script, and no event of gradio tells when: so the panel follows what is drawn.
+# The chat is drawn by the web UI's own script, and no event of gradio tells when: so the panel follows what is drawn, but not while
+# a reply is being written, when every long task of the browser can cost a drawing. gradio keeps one value per animation frame, so the
+# drawing of a new message can be lost to the first words of its reply: then the words are for a message that is not there, and the
+# whole chat is drawn again instead of writing them over the message before.
 JS = """
 {
     let seen = "", timer = null;
     const look = () => {
         timer = null;
+        if (document.querySelector("._generating") !== null) return;
         const rows = document.querySelectorAll("#chat [data-index]").length;
         const pictures = [...document.querySelectorAll("#chat .image-attachment img")].map((image) => image.src.length);
         const chat = document.querySelector("#past-chats input:checked")?.value;
-        const now = [document.querySelector("._generating") !== null, rows, chat, ...pictures].join();
+        const now = [rows, chat, ...pictures].join();
         if (now !== seen) {
             seen = now;
             document.getElementById("multimodal_vcla_refresh")?.click();
@@ -45,6 +50,13 @@ JS = """
     };
     new MutationObserver(() => { timer ??= setTimeout(look, 400); }).observe(document.body,
         {subtree: true, childList: true, attributes: true, attributeFilter: ["class"]});
+    const draw = window.applyMorphdomUpdate;
+    if (draw) window.applyMorphdomUpdate = (data) => {
+        const wanted = data.last_message_only ? data.html.match(/data-index="?(\\d+)/)?.[1] : undefined;
+        const drawn = [...document.querySelectorAll("#chat .messages > [data-index]")].at(-1)?.dataset.index;
+        if (wanted === undefined || wanted === drawn) draw(data);
+        else document.getElementById("multimodal_vcla_redraw")?.click();
+    };
 }
 """
 
@@ -90,13 +102,14 @@ def shown_to_the_user():
 
 
 _last_prompts: "OrderedDict[Any, frozenset[str]]" = OrderedDict()
+"""Chat to the pictures that were dropped from its last prompt to fit the context."""
 
 
-def remember(chat: Any, keys: list[str]) -> None:
-    """Which pictures the last prompt of a chat held, for telling which were dropped to fit the context."""
+def remember(chat: Any, offered: Iterable[str], used: list[str]) -> None:
+    """Which pictures were to stand in the last prompt of a chat, and which of them do."""
     if chat is None:  # the API
         return
-    _last_prompts[chat] = frozenset(keys)
+    _last_prompts[chat] = frozenset(offered).difference(used)
     _last_prompts.move_to_end(chat)
     while len(_last_prompts) > 256:
         _last_prompts.popitem(last=False)
@@ -115,7 +128,7 @@ def build() -> None:
 
     components = webui.shared().gradio
     history, textbox = components["history"], components["textbox"]
-    chat = [components[name] for name in ("unique_id", "character_menu", "mode")]
+    chat = [components[name] for name in ("unique_id", "character_menu", "mode", "truncation_length")]
     with gr.Accordion(say("title"), open=True, elem_id="multimodal_vcla"):
         display = gr.HTML(show({"internal": []}))
         with gr.Row():
@@ -145,6 +158,16 @@ def build() -> None:
             look_again = gr.Button(say("look_again"), elem_id="multimodal_vcla_again", elem_classes=["small-button"])
         refresh = gr.Button(say("refresh"), visible=False, elem_id="multimodal_vcla_refresh")
 
+    redraw = gr.Button(visible=False, elem_id="multimodal_vcla_redraw")
+    drawn_from = [components[name] for name in ("history", "name1", "name2", "mode", "chat_style", "character_menu")]
+    redraw.click(webui.redraw, drawn_from, components["display"], show_progress="hidden")
+    for name in (
+        "model_status",
+        "truncation_length",
+    ):  # in the browser: a Python event here would leave a progress timer running
+        js = "() => document.getElementById('multimodal_vcla_refresh')?.click()"
+        components[name].change(None, None, None, js=js)
+
     outputs = [display, which]
     refresh.click(_refresh, [history, *chat], outputs, show_progress="hidden")
     which.input(_leave_out, [which, history, *chat], [history, display], show_progress="hidden")
@@ -154,14 +177,18 @@ def build() -> None:
     take.click(_to_message, [camera, textbox], [camera, textbox], show_progress="hidden")
 
 
-def show(history: dict, chat: Any = None) -> str:
-    """The status line, the pictures of a chat and what is known about the model folder, as HTML."""
+def show(history: dict, chat: Any = None, context: Any = None) -> str:
+    """The status line, the pictures of a chat and what is known about the model folder, as HTML.
+
+    Args:
+        context: the length of the session's context, in tokens; the web UI's setting when absent.
+    """
     about, missing = _about_the_folders()
-    parts = [f"<div>{html.escape(text)}</div>" for text in (_status(history, chat), *_reused())]
+    parts = [f"<div>{html.escape(text)}</div>" for text in (_status(history, chat, context), *_reused())]
     parts += [f'<div class="vcla-error">{html.escape(text)}</div>' for text in (*notices, *_neighbours(), *missing)]
     figures = []
     for number, (picture, is_kept) in enumerate(_pictures(history), 1):
-        was_dropped = is_kept and chat in _last_prompts and picture.key not in _last_prompts[chat]
+        was_dropped = is_kept and picture.key in _last_prompts.get(chat, ())
         state = say("left_out") if not is_kept else say("fits_not") if was_dropped else _cost(picture)
         style = ' class="vcla-out"' if was_dropped or not is_kept else ""
         figures.append(
@@ -211,7 +238,7 @@ def _examined(folder: str, changed_ns: int) -> tuple[list[str], list[str]]:
     return report.lines(), report.missing
 
 
-def _status(history: dict, chat: Any) -> str:
+def _status(history: dict, chat: Any, context: Any) -> str:
     from . import vision
 
     if not webui.is_ours_to_serve():
@@ -220,10 +247,11 @@ def _status(history: dict, chat: Any) -> str:
     state, found, reason = vision.status()
     if state == "ready":
         held = [picture for picture, is_kept in _pictures(history) if is_kept]
-        held = [picture for picture in held if picture.key in _last_prompts.get(chat, {picture.key})]
+        held = [picture for picture in held if picture.key not in _last_prompts.get(chat, ())]
+        pictures = say("one_picture" if len(held) == 1 else "pictures", count=len(held))
         return say(
-            "seeing", name=found.pipeline.name, device=found.device, count=len(held), used=sum(found.costs(held)),
-            context=webui.shared().settings.get("truncation_length"),
+            "seeing", name=found.pipeline.name, device=found.device, pictures=pictures, used=sum(found.costs(held)),
+            context=context or webui.shared().settings.get("truncation_length"),
         )  # fmt: skip
     return reason or say(state if state != "none" else "no_model", name=webui.model_name())
 
@@ -275,7 +303,7 @@ def _policy() -> str:
     return "last only" if settings.get("last_images") == 1 else "last N"
 
 
-def _refresh(history, unique_id, character, mode):
+def _refresh(history, unique_id, character, mode, context):
     import gradio as gr
 
     from .conversation import LEFT_OUT, attachments
@@ -287,10 +315,10 @@ def _refresh(history, unique_id, character, mode):
     ]
     numbers = [str(number) for number in range(1, len(flags) + 1)]
     chosen = [number for number, is_out in zip(numbers, flags, strict=True) if not is_out]
-    return show(history, unique_id), gr.update(choices=numbers, value=chosen, visible=bool(numbers))
+    return show(history, unique_id, context), gr.update(choices=numbers, value=chosen, visible=bool(numbers))
 
 
-def _leave_out(chosen, history, unique_id, character, mode):
+def _leave_out(chosen, history, unique_id, character, mode, context):
     """Write what was chosen into the chat history, where the pictures are."""
     from .conversation import LEFT_OUT, attachments
 
@@ -302,25 +330,25 @@ def _leave_out(chosen, history, unique_id, character, mode):
             item[LEFT_OUT] = True
     _last_prompts.pop(unique_id, None)
     webui.save_history(history, {"unique_id": unique_id, "character_menu": character, "mode": mode})
-    return history, show(history, unique_id)
+    return history, show(history, unique_id, context)
 
 
-def _set_policy(policy, count, history, unique_id, character, mode):
+def _set_policy(policy, count, history, unique_id, character, mode, context):
     import gradio as gr
 
     settings.params["add_all_images_to_prompt"] = policy == "all"
     settings.params["last_images"] = 1 if policy == "last only" else max(int(count or 1), 2 if policy == "last N" else 1)
     _last_prompts.pop(unique_id, None)
     number = gr.update(value=settings.params["last_images"], visible=policy == "last N")
-    return number, *_refresh(history, unique_id, character, mode)
+    return number, *_refresh(history, unique_id, character, mode, context)
 
 
-def _look_again(history, unique_id, character, mode):
+def _look_again(history, unique_id, character, mode, context):
     from . import vision
 
     vision.look_again()
     _examined.cache_clear()
-    return _refresh(history, unique_id, character, mode)
+    return _refresh(history, unique_id, character, mode, context)
 
 
 def _to_message(image, message):

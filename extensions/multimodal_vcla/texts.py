@@ -15,13 +15,15 @@ _TEXTS = {
     "loading": ("Loading the vision model of {name} ...", "正在加载 {name} 的视觉模块……"),
     "waiting": ("{name}: the vision model is loaded with the first picture.", "{name}：收到第一张图片时加载视觉模块。"),
     "seeing": (
-        "{name} on {device}. In context: {count} pictures, {used} of {context} tokens.",
-        "{name}（{device}）。上下文中有 {count} 张图片，占 {used}/{context} 个词元。",
+        "{name} on {device}. In context: {pictures}, {used} of {context} tokens.",
+        "{name}（{device}）。上下文中有{pictures}，占 {used}/{context} 个词元。",
     ),
     "reused": (
         "Last prompt: {total} tokens, {reused} of them kept from before.",
         "上一次提示：{total} 个词元，其中 {reused} 个沿用之前的计算结果。",
     ),
+    "pictures": ("{count} pictures", " {count} 张图片"),
+    "one_picture": ("{count} picture", " {count} 张图片"),
     "blind": ("Pictures cannot be seen: {reason}", "无法看图：{reason}"),
     "no_eyes": (
         "the model {model!r} has no vision model: its folder holds no 'vision/config.json' of a known family ({families}). Load a model "
@@ -52,6 +54,10 @@ _TEXTS = {
     ),
     "no_answer": ("The request could not be answered.", "无法回答该请求。"),
     "bad_picture": ("Picture {name}: {reason}", "图片 {name}：{reason}"),
+    "leave_it_out": (
+        "It can be left out in the panel, and the chat goes on without it.",
+        "可在面板中将其排除，对话即可继续。",
+    ),
     "bad_source": (
         "only data: and http(s): addresses of pictures are taken, not {scheme!r}.",
         "只接受 data: 或 http(s): 图片地址，不接受 {scheme!r}。",
@@ -62,9 +68,9 @@ _TEXTS = {
         "一次提示中有 {count} 张图片，最多允许 {limit} 张（multimodal_vcla-max_images）。请去掉一些。",
     ),
     "no_room": (
-        "{name} does not fit: it takes {tokens} tokens and the prompt may have {budget}. Give it more room: a larger "
-        "truncation length or fewer new tokens.",
-        "{name} 放不下：它占 {tokens} 个词元，而提示最多 {budget} 个。请增大截断长度或减少生成长度。",
+        "{name} does not fit: it takes {tokens} tokens, and the prompt may have {budget} for pictures and text together. Give it "
+        "more room: a larger truncation length or fewer new tokens. Or leave a picture out in the panel.",
+        "{name} 放不下：它占 {tokens} 个词元，而图文合计最多 {budget} 个。请增大截断长度、减少生成长度，或在面板中排除图片。",
     ),
     "unmatched": (
         "It cannot be told which picture stands where in this prompt ({reason}), so it is not answered. Remove or edit the message.",

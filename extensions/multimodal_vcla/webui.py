@@ -154,6 +154,11 @@ def picture_file(image: Any) -> str:
     return str(path)
 
 
+def redraw(*values: Any) -> Any:
+    """The whole chat, as the web UI draws it."""
+    return module("modules.chat").redraw_html(*values)
+
+
 def save_history(history: dict, state: dict) -> None:
     """Write a chat to the disk as the web UI does after every change; it leaves out what it never saves."""
     import modules.chat

@@ -272,7 +272,9 @@ def test_old_messages_go_with_their_pictures(webui, seen, picture):
 
 def test_a_picture_that_does_not_fit_is_an_error(webui, picture):
     state = webui.chat.new_state(truncation_length=40, max_new_tokens=30)
-    with pytest.raises(Exception, match=r"red\.png does not fit: it takes 5 tokens and the prompt may have 10"):
+    with pytest.raises(
+        Exception, match=r"red\.png does not fit: it takes 5 tokens, and the prompt may have 10 for pictures and text together"
+    ):
         talk(webui, state, ("What is this?", [picture("red"), picture("green")]))
 
 

@@ -90,12 +90,12 @@ def test_names_of_files_are_escaped(panel, history):
 
 def test_leaving_out_is_written_into_the_chat_and_shown(webui, panel, history):
     before = copy.deepcopy(history)
-    changed, shown = panel._leave_out(["2"], history, "chat 1", "", "instruct")
+    changed, shown = panel._leave_out(["2"], history, "chat 1", "", "instruct", 2048)
     first, second = changed["metadata"]["user_0"]["attachments"]
     assert first["multimodal_vcla_left_out"] is True and "multimodal_vcla_left_out" not in second
-    assert "1. red.png<br>left out" in shown and "In context: 1 pictures" in shown
+    assert "1. red.png<br>left out" in shown and "In context: 1 picture" in shown
     assert webui.chat.saved[-1][0] == "chat 1"
-    changed, _ = panel._leave_out(["1", "2"], changed, "chat 1", "", "instruct")
+    changed, _ = panel._leave_out(["1", "2"], changed, "chat 1", "", "instruct", 2048)
     assert changed == before
 
 
@@ -108,11 +108,11 @@ def test_pictures_that_no_longer_fit_are_shown(webui, panel, history):
 
 def test_the_policy_is_a_setting(webui, panel, history):
     pytest.importorskip("gradio")
-    panel._set_policy("last N", 3, history, "chat 1", "", "instruct")
+    panel._set_policy("last N", 3, history, "chat 1", "", "instruct", 2048)
     assert webui.script.params["add_all_images_to_prompt"] is False and webui.script.params["last_images"] == 3
-    panel._set_policy("last only", 3, history, "chat 1", "", "instruct")
+    panel._set_policy("last only", 3, history, "chat 1", "", "instruct", 2048)
     assert webui.script.params["last_images"] == 1 and panel._policy() == "last only"
-    panel._set_policy("all", 1, history, "chat 1", "", "instruct")
+    panel._set_policy("all", 1, history, "chat 1", "", "instruct", 2048)
     assert panel._policy() == "all"
 
 
@@ -130,3 +130,16 @@ def test_an_error_is_for_the_browser_and_for_the_api(webui, panel):
     error = panel.visible_error("Why.", 400)
     assert isinstance(error, gradio.Error) and isinstance(error, OpenAIError)
     assert error.message == str(error) == "Why." and error.code == 400 and error.visible
+
+
+def test_one_picture_is_one_picture_and_the_context_is_the_sessions(panel, history):
+    del history["metadata"]["user_0"]["attachments"][1:]
+    assert "In context: 1 picture, 5 of 620 tokens." in panel.show(history, "chat 1", 620)
+
+
+def test_picture_that_no_prompt_was_built_with_is_not_called_dropped(panel, history):
+    keys = [picture.key for picture, _ in panel._pictures(history)]
+    panel.remember("chat 1", keys[:1], keys[:1])
+    assert "dropped" not in panel.show(history, "chat 1")
+    panel.remember("chat 1", keys, keys[:1])
+    assert panel.show(history, "chat 1").count("dropped") == 1
