@@ -7,7 +7,7 @@ language_model.generate(inputs=prepared.input_ids, **prepared.inputs)
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -162,9 +162,33 @@ class Embedder:
 
 def embedding_device(language_model: "PreTrainedModel") -> torch.device:
     """Where a language model wants its ids, also when accelerate keeps the weights elsewhere until they are used."""
-    embeddings = language_model.get_input_embeddings()
-    execution_device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
-    return embeddings.weight.device if execution_device is None else torch.device(execution_device)
+    return execution_device(language_model.get_input_embeddings())
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Where a module computes, also when accelerate keeps its weights elsewhere until they are used."""
+    for submodule in module.modules():
+        hook = getattr(submodule, "_hf_hook", None)
+        for each in getattr(hook, "hooks", [hook]):
+            if getattr(each, "execution_device", None) is not None:
+                return torch.device(each.execution_device)
+    return next(module.parameters()).device
+
+
+def weights_fingerprint(named_parameters: Iterable[tuple[str, nn.Parameter]], modules: Iterable[nn.Module]) -> int:
+    """Of weights as they are in memory: training, an adapter switched on or off, a reload all change it.
+
+    Args:
+        named_parameters: the weights that count.
+        modules: where adapters may be.
+    """
+    states = [(name, p.data_ptr(), 0 if p.is_inference() else p._version) for name, p in named_parameters]
+    adapters = [
+        (str(module.active_adapters), module.disable_adapters, module.merged)
+        for module in modules
+        if hasattr(module, "disable_adapters") and hasattr(module, "merged")
+    ]
+    return hash((*states, *adapters))
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTr
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
+from ..embedder import execution_device
+
 
 @dataclass
 class VisionOutput(ModelOutput):
@@ -76,7 +78,7 @@ class CompositeVisionModel(CompositePreTrainedModel):
                 f"{side_px}). Use the image processor of this model."
             )
         weight = next(self.encoder.parameters())
-        return self.encode(pixel_values.to(weight.device, weight.dtype))
+        return self.encode(pixel_values.to(execution_device(self.encoder), weight.dtype))
 
 
 class CompositeModel(CompositePreTrainedModel):

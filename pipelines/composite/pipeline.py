@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from ..base import ImageFeatures, VisionPipeline
-from ..embedder import evaluating
+from ..embedder import evaluating, weights_fingerprint
 from .modeling import CompositeVisionModel
 from .processing import CompositeProcessor
 
@@ -37,9 +37,7 @@ class CompositePipeline(VisionPipeline):
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights as they are in memory: training and a reload change it."""
-        states = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.vision_model.parameters()]
-        return f"{self.name}:{hash(tuple(states))}"
+        return f"{self.name}:{weights_fingerprint(self.vision_model.named_parameters(), self.vision_model.modules())}"
 
     def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
         return [[self.placeholder_token_id] * self.num_image_embeds for _ in sizes]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ..base import ImageFeatures, VisionPipeline
-from ..embedder import evaluating
+from ..embedder import evaluating, weights_fingerprint
 from .checkpoint import FAMILY
 from .configuration_llava import num_image_embeds
 from .processing_llava import IMAGE_TOKEN, LlavaChatProcessor
@@ -53,16 +53,8 @@ class LlavaPipeline(VisionPipeline):
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights as they are in memory: training, an adapter switched on or off, a reload all change it."""
-        parameters = [parameter for part in self._parts for parameter in part.parameters()]
-        states = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
-        adapters = [
-            (str(module.active_adapters), module.disable_adapters, module.merged)
-            for part in self._parts
-            for module in part.modules()
-            if hasattr(module, "disable_adapters") and hasattr(module, "merged")
-        ]
-        return f"{self.name}:{hash((*states, *adapters))}"
+        own = torch.nn.ModuleList(self._parts)
+        return f"{self.name}:{weights_fingerprint(own.named_parameters(), own.modules())}"
 
     def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
         return [[self.placeholder_token_id] * self.num_image_embeds for _ in sizes]

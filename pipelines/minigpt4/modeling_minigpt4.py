@@ -15,6 +15,7 @@ from torch import nn
 from transformers import Blip2QFormerModel, Blip2VisionModel
 
 from ..composite.modeling import CompositeForConditionalGeneration, CompositeModel, CompositeVisionModel, VisionOutput
+from ..embedder import execution_device
 from .configuration_minigpt4 import MiniGPT4Config
 
 LN_VISION_EPS = 1e-5
@@ -43,7 +44,7 @@ class MiniGPT4VisionModel(CompositeVisionModel):
     def encode(self, pixel_values: torch.Tensor) -> VisionOutput:
         image_tokens = self.encoder(pixel_values).last_hidden_state  # (N, P, Dv), normalised
         weight = self.llama_proj.weight
-        hidden_states = image_tokens.to(weight.device, weight.dtype)
+        hidden_states = image_tokens.to(execution_device(self.llama_proj), weight.dtype)
         if self.qformer is None:
             hidden_states = hidden_states[:, 1:].unflatten(1, (-1, 4)).flatten(2)  # (N, Q, 4 Dv)
         else:

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import CLIPVisionModel
 
 from ..composite.modeling import CompositeForConditionalGeneration, CompositeModel, CompositeVisionModel, VisionOutput
+from ..embedder import execution_device
 from .configuration_mplug_owl import MplugOwlAbstractorConfig, MplugOwlConfig
 
 
@@ -143,7 +144,7 @@ class MplugOwlVisionModel(CompositeVisionModel):
         hidden_states = self.encoder(pixel_values).last_hidden_state
         image_tokens = self.encoder.post_layernorm(hidden_states)  # of all tokens; CLIP itself does CLS only
         weight = self.abstractor.vit_eos
-        return VisionOutput(self.abstractor(image_tokens.to(weight.device, weight.dtype)), image_tokens)
+        return VisionOutput(self.abstractor(image_tokens.to(execution_device(self.abstractor), weight.dtype)), image_tokens)
 
 
 class MplugOwlModel(CompositeModel):

@@ -11,7 +11,7 @@ from .loading import is_published, load_model, load_pipeline, pipeline_of
 from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration, OpenFlamingoVisionModel
 from .pipeline import OpenFlamingoPipeline
 from .processing_open_flamingo import OpenFlamingoProcessor, load_tokenizer
-from .saving import save_model
+from .saving import convert, save_model
 
 AutoConfig.register(OpenFlamingoConfig.model_type, OpenFlamingoConfig, exist_ok=True)
 AutoModel.register(OpenFlamingoConfig, OpenFlamingoVisionModel, exist_ok=True)
@@ -26,6 +26,7 @@ __all__ = [
     "OpenFlamingoProcessor",
     "OpenFlamingoVisionModel",
     "PerceiverConfig",
+    "convert",
     "is_published",
     "load_model",
     "load_pipeline",

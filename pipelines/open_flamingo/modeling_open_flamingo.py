@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from ..embedder import execution_device
 from .configuration_open_flamingo import OpenFlamingoConfig, PerceiverConfig
 
 
@@ -320,11 +321,12 @@ class ImageConditioning:
                 return None
             prompt, visible = current
             hidden_states = args[0] if args else kwargs["hidden_states"]
-            if block.attn_gate.device != hidden_states.device:
-                block.to(hidden_states.device)
-            gate, counts = block.attn_gate, prompt.counts.to(hidden_states.device)
-            visible = None if visible is None else visible.to(gate.device)
-            new = block(hidden_states.to(gate.dtype), prompt.states.to(gate), visible, counts).to(hidden_states.dtype)
+            device, dtype = hidden_states.device, block.attn_gate.dtype
+            if execution_device(block) != device:
+                block.to(device)
+            counts = prompt.counts.to(device)
+            visible = None if visible is None else visible.to(device)
+            new = block(hidden_states.to(dtype), prompt.states.to(device, dtype), visible, counts).to(hidden_states.dtype)
             new = torch.where(counts.unsqueeze(-1) > 0, new, hidden_states)  # rows without pictures stay as they are
             return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
 
@@ -380,8 +382,11 @@ class OpenFlamingoPreTrainedModel(PreTrainedModel):
                 f"pixel_values has shape {tuple(pixel_values.shape)}, but the vision encoder takes "
                 f"(images, 3, {side_px}, {side_px}). Use the image processor of this model."
             )
-        image_tokens = self.vision_model(pixel_values.to(self.vision_model.device, self.vision_model.dtype)).last_hidden_state
-        return self.perceiver(image_tokens[:, 1:].to(self.perceiver.latents))  # without CLS
+        image_tokens = self.vision_model(
+            pixel_values.to(execution_device(self.vision_model), self.vision_model.dtype)
+        ).last_hidden_state
+        image_tokens = image_tokens.to(execution_device(self.perceiver), self.perceiver.latents.dtype)
+        return self.perceiver(image_tokens[:, 1:])  # without CLS
 
 
 class OpenFlamingoVisionModel(OpenFlamingoPreTrainedModel):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ..base import ImageFeatures, ImageSpan, VisionPipeline
-from ..embedder import evaluating
+from ..embedder import evaluating, weights_fingerprint
 from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration, OpenFlamingoVisionModel
 from .processing_open_flamingo import IMAGE_TOKEN
 
@@ -55,12 +55,8 @@ class OpenFlamingoPipeline(VisionPipeline):
     @property
     def fingerprint(self) -> str:
         """Of the weights as they are in memory, gated layers included: what they compute stands in keys and values."""
-        states = [
-            (name, parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
-            for name, parameter in self.model.named_parameters()
-            if not name.startswith("language_model.")
-        ]
-        return f"{self.name}:{hash(tuple(states))}"
+        own = [each for each in self.model.named_parameters() if not each[0].startswith("language_model.")]
+        return f"{self.name}:{weights_fingerprint(own, self.model.modules())}"
 
     def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
         return [[self.placeholder_token_id] for _ in sizes]

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ..visualcla.saving import replace_folder
 from .layouts import EMBEDDINGS, to_checkpoint
-from .loading import language_tensors, vision_tensors
+from .loading import language_tensors, load_model, vision_tensors
 from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration
 from .processing_open_flamingo import END_OF_CHUNK, OpenFlamingoProcessor
 
@@ -46,6 +46,37 @@ def save_model(
     writers[layout](model, processor, partial)
     replace_folder(partial, folder)
     return folder
+
+
+def convert(
+    path: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    layout: Layout,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int | None = None,
+    force: bool = False,
+    **bases: str | os.PathLike | None,
+) -> None:
+    """What `python -m training merge` and `convert` call: see `pipelines.registry.converter`.
+
+    Args:
+        path: see `loading.load_model`.
+        output_dir: where the folder goes.
+        layout: of the folder.
+        dtype: of the written weights; as stored when absent.
+        max_shard_bytes: not used: the weights of a layout are one file each.
+        force: replace what is in `output_dir`.
+        bases: `text_model`, `vision_model`, `lora_model`.
+
+    Raises:
+        FileExistsError: `output_dir` holds something, and `force` is not given.
+    """
+    output_dir = Path(output_dir)
+    if not force and output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{str(output_dir)!r} exists already. Choose another --output_dir, or give --force.")
+    model, processor = load_model(path, dtype="auto" if dtype is None else dtype, **bases)
+    save_model(model, processor, output_dir, layout)
 
 
 def _write_webui(model: OpenFlamingoForConditionalGeneration, processor: OpenFlamingoProcessor, folder: Path) -> None:

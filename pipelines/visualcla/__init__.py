@@ -20,6 +20,13 @@ AutoModelForImageTextToText.register(VisualCLAConfig, VisualCLAForConditionalGen
 AutoProcessor.register(VisualCLAConfig, VisualCLAProcessor, exist_ok=True)
 
 
+PARTS = {
+    "vision": ("model.vision_model.",),
+    "connector": ("model.visual_resampler.", "model.image_projection_layer."),
+    "language": ("model.text_model.", "lm_head."),
+}
+
+
 def load_model(folder, **kwargs):
     """See `pipelines.registry.load_model` and `load_pretrained`."""
     model = load_pretrained(folder, **kwargs)
@@ -28,6 +35,7 @@ def load_model(folder, **kwargs):
 
 __all__ = [
     "DEFAULT_GENERATION_CONFIG",
+    "PARTS",
     "VisualCLAConfig",
     "VisualCLAForConditionalGeneration",
     "VisualCLAModel",

@@ -169,10 +169,13 @@ def load_pretrained(
         if layout == "release" and use_adapter:
             apply_adapter(model, folder)
     _set_image_token_id(model.config, folder)
-    model.processor = VisualCLAProcessor.from_pretrained(folder)
-    tokenizer, context = model.processor.tokenizer, model.config.text_config.max_position_embeddings
-    tokenizer.model_max_length = min(tokenizer.model_max_length, context)
-    if use_adapter:
+    has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "tokenizer.model").is_file()
+    if has_tokenizer or layout != "transformers" or model.config.image_token_id is None:
+        model.processor = VisualCLAProcessor.from_pretrained(folder)
+        tokenizer, context = model.processor.tokenizer, model.config.text_config.max_position_embeddings
+        tokenizer.model_max_length = min(tokenizer.model_max_length, context)
+    # else it is what `model.save_pretrained` writes by itself, as trainers do; its processor lies elsewhere
+    if use_adapter and model.processor is not None:
         _check_vocabulary(model, folder)
     if lora_model is not None:
         apply_adapter(model, resolve_folder(lora_model, **hub_kwargs))

@@ -1,10 +1,8 @@
-"""A causal language model taken apart for the composite model: which members it has, how their weights are called, where they
-compute. No weights are read here."""
+"""A causal language model taken apart for the composite model: which members it has, how their weights are called. No weights are read here."""
 
 import inspect
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 RELEASED_ENCODER = r"^vision_model\.vision_model\."
@@ -51,13 +49,3 @@ def empty_language_model(text_config: PreTrainedConfig) -> PreTrainedModel:
     """A causal language model of a configuration, without weights."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(text_config)
-
-
-def execution_device(module: nn.Module) -> torch.device:
-    """Where a module computes, also when accelerate keeps its weights elsewhere until they are used."""
-    for submodule in module.modules():
-        hook = getattr(submodule, "_hf_hook", None)
-        for each in getattr(hook, "hooks", [hook]):
-            if getattr(each, "execution_device", None) is not None:
-                return torch.device(each.execution_device)
-    return next(module.parameters()).device

@@ -37,8 +37,9 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
+from ..embedder import execution_device
 from .configuration_visualcla import AUTO_MAP, AUTO_MODULE, AUTO_SOURCE, VisualCLAConfig
-from .language_model import RELEASED_ENCODER, empty_language_model, execution_device, language_model_parts, memory_names
+from .language_model import RELEASED_ENCODER, empty_language_model, language_model_parts, memory_names
 from .modeling_visual_resampler import VisualResampler
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ..base import ImageFeatures, ImageReading, VisionPipeline
-from ..embedder import evaluating
+from ..embedder import evaluating, weights_fingerprint
 from .checkpoint import load_eyes
 from .modeling_visualcla import VisualCLAVisionModel, VisualCLAVisionOutput
 from .processing_visualcla import IMAGE_MARK, load_image_processor
@@ -88,18 +88,8 @@ class VisualCLAPipeline(VisionPipeline):
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights as they are in memory: training, an adapter switched on or off, a reload all change it."""
-        states = [
-            (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
-            for name, parameter in self.eyes.named_parameters()
-            if not name.startswith(("model.text_model.", "lm_head."))
-        ]
-        adapters = [
-            (str(module.active_adapters), module.disable_adapters, module.merged)
-            for module in self.eyes.modules()
-            if hasattr(module, "disable_adapters") and hasattr(module, "merged")
-        ]
-        return f"{self.name}:{hash((*states, *adapters))}"
+        own = [each for each in self.eyes.named_parameters() if not each[0].startswith(("model.text_model.", "lm_head."))]
+        return f"{self.name}:{weights_fingerprint(own, self.eyes.modules())}"
 
     @property
     def device(self) -> torch.device:

@@ -273,7 +273,7 @@ class Evil:
 def test_a_pickle_that_would_run_code_is_not_opened(merged, monkeypatch, tmp_path, file):
     monkeypatch.chdir(tmp_path)
     torch.save({"image_projection_layer.bias": Evil()}, merged / file)
-    with pytest.raises(ValueError, match="it is broken, or it holds more than tensors and could run code"):
+    with pytest.raises(ValueError, match="could run code"):
         load_pretrained(merged)
     assert not (tmp_path / "evil-was-here").exists()
 
