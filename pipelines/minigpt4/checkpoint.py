@@ -36,8 +36,14 @@ _EVA_HEAD_WIDTH, _BERT_HEAD_WIDTH = 88, 64
 
 
 def is_published(path: Path) -> bool:
-    """Whether a file, or one in a folder, is a projection of MiniGPT-4. Broken files and those of others are not."""
-    for file in [path] if path.is_file() else sorted(path.glob("*.pth")):
+    """Whether a file is one of MiniGPT-4's, or a folder holds a projection of it.
+
+    Raises:
+        ValueError: the file is broken or could run code. In a folder such files are passed over: they may be anybody's.
+    """
+    if path.is_file():
+        return kind_of(stored_tensors(path)) is not None
+    for file in sorted(path.glob("*.pth")):
         try:
             if kind_of(stored_tensors(file)) == "projection":
                 return True

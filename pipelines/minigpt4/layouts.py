@@ -30,10 +30,13 @@ _IN_BLOCK = {
 }
 _LAYER, _LAYER_PUBLISHED = "qformer.encoder.layer.", "Qformer.bert.encoder.layer."
 
+MAX_BLOCKS = 39
+"""Of EVA-CLIP-g's 40."""
+
 UNUSED = re.compile(
     r"^(t5_proj|opt_proj|vision_proj|text_proj|itm_head)\.|^temp$|^Qformer\.cls\."
     r"|^Qformer\.bert\.embeddings\.(word|position)_embeddings\.|^Qformer\.bert\.encoder\.layer\.\d+\.(intermediate|output)\."
-    r"|^visual_encoder\.(norm|fc_norm|head)\."
+    r"|^visual_encoder\.(norm|fc_norm|head|mask_token|rel_pos_bias)\b"
 )
 """What BLIP-2's files hold beside the parts that MiniGPT-4 uses: heads of other models and the Q-Former's text half."""
 
@@ -50,7 +53,7 @@ def kind_of(names) -> str | None:
 def num_blocks(names) -> int:
     """How many blocks of a published encoder are used: all but the last of the whole EVA-CLIP-g, which ends in a norm."""
     stored = 1 + max(int(match[1]) for name in names if (match := re.match(r"^(?:visual_encoder\.)?blocks\.(\d+)\.", name)))
-    return stored - any(name.removeprefix(ENCODER) == "norm.weight" for name in names)
+    return min(MAX_BLOCKS, stored - any(name.removeprefix(ENCODER) == "norm.weight" for name in names))
 
 
 def vision_from_published(tensors: Mapping[str, torch.Tensor], depth: int) -> dict[str, torch.Tensor]:

@@ -224,6 +224,17 @@ def test_a_projection_for_13b_is_named_with_both_widths(tmp_path):
         assert "width 48" in one_line(error) or "has 48" in one_line(error)
 
 
+def test_a_part_is_named_as_what_it_is_and_a_broken_file_as_broken(tmp_path):
+    shutil.copy(GOLDEN / "checkpoint" / "eva_vit_g.pth", tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        load_model(tmp_path / "eva_vit_g.pth", text_model=VICUNA)
+    assert "pretrained_minigpt4_7b.pth" in one_line(error)
+    (tmp_path / "half.pth").write_bytes(PROJECTION.read_bytes()[:3000])
+    with pytest.raises(ValueError) as error:
+        load_model(tmp_path / "half.pth", text_model=VICUNA)
+    assert "half.pth" in one_line(error)
+
+
 def test_two_projections_in_a_folder_are_named():
     with pytest.raises(ValueError) as error:
         load_model(GOLDEN / "checkpoint", text_model=VICUNA)
