@@ -1,7 +1,5 @@
 """A causal language model taken apart for the composite model: which members it has, how their weights are called. No weights are read here."""
 
-import inspect
-
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -28,10 +26,10 @@ def language_model_parts(language_model: PreTrainedModel) -> tuple[str, str]:
         ValueError: it is not made of these two.
     """
     name = type(language_model).__name__
-    if "past_key_values" not in inspect.signature(language_model.forward).parameters:
+    if not hasattr(language_model.config, "num_attention_heads"):
         raise ValueError(
-            f"{name} cannot be the language model: it keeps no keys and values (past_key_values) but a state of its own, so an "
-            "answer cannot be continued from embeddings. Give a decoder with attention, such as LLaMA."
+            f"{name} cannot be the language model: it has no attention layers, whose keys and values an answer is continued from, "
+            "but a state of its own. Give a decoder with attention, such as LLaMA."
         )
     head = language_model.get_output_embeddings()
     members = dict(language_model.named_children())

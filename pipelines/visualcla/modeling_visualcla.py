@@ -499,12 +499,12 @@ class VisualCLAForConditionalGeneration(VisualCLAPreTrainedModel, GenerationMixi
         inputs_embeds = self.model.embed(input_ids, pixel_values, inputs_embeds)
         if labels is not None:
             kwargs.setdefault("use_cache", False)
-        if position_ids is not None:  # not every language model takes them
-            kwargs["position_ids"] = position_ids
+        # Not every language model, and not every version of transformers, knows these.
+        given = {"position_ids": position_ids, "past_key_values": past_key_values}
+        kwargs |= {name: value for name, value in given.items() if value is not None}
         return self.text_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             labels=labels,
             logits_to_keep=logits_to_keep,
             **kwargs,
