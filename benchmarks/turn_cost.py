@@ -1,10 +1,15 @@
 """What a chat turn costs with pictures in it: time to the first token, and per turn, over conversations of 1 to 20 turns.
 
     python benchmarks/turn_cost.py --model demo/model [--json]
+    python benchmarks/turn_cost.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf [--json]
 
-Three ways are compared: text only without the plugin; ours, where a picture is encoded once in its life; and the way of the web UI's
-former extension, which encoded every picture of the prompt anew on each turn. The plugin runs inside the stand-in of the web UI that
-the tests use (`tests/webui_stub`), the model through `generate` as the web UI calls it.
+Three ways are compared: text only without the plugin; ours, where a picture is encoded once in its life and a turn computes what is
+new in it; and anew, where every picture of the prompt is encoded and every token computed on each turn. The last turn of a
+conversation brings no picture; one that does follows it and is told beside it. The plugin runs inside the stand-in of the web UI
+that the tests use (`tests/webui_stub`), the model through `generate` as the web UI calls it.
+
+With `--gguf` the language model is a LLaMA of that file, and a vision model of random weights is made for it: CLIP of the size of
+ViT-B/16 and a resampler to 64 embeddings. What it answers means nothing; what it costs does.
 """
 
 import argparse
@@ -23,6 +28,7 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 TURNS, PICTURES = (1, 5, 10, 20), (0, 1, 5, 10)
+BARS = [(10, 5), (20, 10)]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}{{ 'assistant:' }}"
 HOOKS = ("state_modifier", "input_modifier", "custom_generate_chat_prompt", "custom_tokenized_length", "tokenizer_modifier")
 
@@ -75,22 +81,39 @@ class Stage:
         state["history"] = last.history
         return seconds
 
-    def conversation(self, num_turns: int, files: list[Path], way: str) -> list[float]:
-        """Seconds to the first token of each turn; the pictures come one per turn, what is left over with the last."""
+    def conversation(self, num_turns: int, files: list[Path], way: str) -> tuple[list[float], float | None]:
+        """Seconds to the first token of each turn, and of one more turn that brings a picture.
+
+        The pictures come one per turn, what is left over with the last but one: the last brings none unless it is the only one.
+        """
         from multimodal_vcla import vision
 
         self.extensions.loaded[:] = [] if way == "text" else [(self.script, "multimodal_vcla")]
-        if way != "text" and files:
-            vision.current().cache.clear()
+        self.forget()
+        self.script.params["prefix_cache"] = way == "ours"
         state = self.chat.new_state(instruction_template_str=TEMPLATE, truncation_length=100_000)
         seconds, rest = [], [] if way == "text" else list(files)
+        bringing = max(1, num_turns - 1)
         for turn in range(num_turns):
             if way == "anew" and files:
                 vision.current().cache.clear()
-            count = len(rest) if turn == num_turns - 1 else min(1, len(rest))
+            count = len(rest) if turn == bringing - 1 else min(1, len(rest))
             seconds.append(self.turn("What is in it?", state, rest[:count]))
             rest = rest[count:]
-        return seconds
+        if way == "text" or not files:
+            return seconds, None
+        if way == "anew":
+            vision.current().cache.clear()
+        return seconds, self.turn("And in this one?", state, [self.another])
+
+    def forget(self) -> None:
+        """Nothing is kept of earlier conversations: no features, no keys and values."""
+        from multimodal_vcla import generate, vision
+
+        if generate._prefixes is not None:
+            generate._prefixes.clear()
+        if vision.status()[0] == "ready":
+            vision.current().cache.clear()
 
 
 def sights(stage: Stage, file: Path) -> dict:
@@ -115,6 +138,38 @@ def sights(stage: Stage, file: Path) -> dict:
     return {"first_s": statistics.median(first), "again_s": statistics.median(again)}
 
 
+def growth(stage: Stage, files: list[Path]) -> dict:
+    """Seconds at the beginning and at the end of twenty turns of the same length, all pictures in the first."""
+    from multimodal_vcla import generate
+
+    stage.extensions.loaded[:] = [(stage.script, "multimodal_vcla")]
+    stage.forget()
+    stage.script.params["prefix_cache"] = True
+    state = stage.chat.new_state(instruction_template_str=TEMPLATE, truncation_length=100_000)
+    seconds = [stage.turn("What is in it?", state, files if turn == 0 else []) for turn in range(20)]
+    early, late = statistics.median(seconds[1:4]), statistics.median(seconds[-3:])
+    return {
+        "turn_2_s": early,
+        "turn_20_s": late,
+        "ratio": late / early,
+        "kept_bytes": generate._prefixes.num_bytes,
+        "tokens": generate.last_reuse().num_prompt_tokens,
+    }
+
+
+def cold_first_turn(stage: Stage, file: Path) -> float:
+    """What a first turn with a picture costs more than without anything being kept, in percent."""
+    stage.extensions.loaded[:] = [(stage.script, "multimodal_vcla")]
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(30):
+        is_on = number % 2 == 0
+        stage.script.params["prefix_cache"] = is_on
+        stage.forget()
+        state = stage.chat.new_state(instruction_template_str=TEMPLATE, truncation_length=100_000)
+        seconds[is_on].append(stage.turn("What is in it?", state, [file]))
+    return 100 * (statistics.median(seconds[True]) / statistics.median(seconds[False]) - 1)
+
+
 def text_share(stage: Stage) -> float:
     """The plugin's share of a text-only turn up to its first token, in percent."""
     stage.extensions.loaded[:] = [(stage.script, "multimodal_vcla")]
@@ -127,44 +182,98 @@ def text_share(stage: Stage) -> float:
     return statistics.median(shares)
 
 
-def measure(folder: Path, side_px: int) -> dict:
+def measure(folder: Path, side_px: int, cases: list[tuple[int, int]]) -> dict:
     stage = Stage(folder)
     with tempfile.TemporaryDirectory() as name:
         files = []
-        for number in range(max(PICTURES)):
+        for number in range(max(PICTURES) + 1):
             files.append(Path(name) / f"{number}.jpg")
             Image.effect_noise((side_px, side_px), 20 + 8 * number).convert("RGB").save(files[-1])
-        stage.conversation(1, files[:1], "ours")  # loads the eyes
+        stage.another = files.pop()
+        stage.conversation(1, files[:1], "ours")  # loads the vision model
         rows = []
-        for num_turns in TURNS:
-            for num_pictures in PICTURES:
-                for way in ("text", "ours", "anew"):
-                    if way != "text" or num_pictures == 0:
-                        seconds = stage.conversation(num_turns, files[:num_pictures], way)
-                        row = {"turns": num_turns, "pictures": num_pictures, "way": way, "last_turn_s": seconds[-1]}
-                        rows.append({**row, "per_turn_s": statistics.mean(seconds)})
+        for num_turns, num_pictures in cases:
+            for way in ("text", "ours", "anew"):
+                if way != "text" or num_pictures == 0:
+                    seconds, with_new = stage.conversation(num_turns, files[:num_pictures], way)
+                    row = {"turns": num_turns, "pictures": num_pictures, "way": way, "last_turn_s": seconds[-1]}
+                    rows.append({**row, "per_turn_s": statistics.mean(seconds), "new_picture_s": with_new})
         result = {"model": folder.name, "picture_px": side_px, "threads": torch.get_num_threads(), "conversations": rows}
-        return {**result, "sight": sights(stage, files[0]), "text_share_percent": text_share(stage)}
+        return {
+            **result,
+            "growth": growth(stage, files[:5]),
+            "cold_first_turn_percent": cold_first_turn(stage, files[0]),
+            "sight": sights(stage, files[0]),
+            "text_share_percent": text_share(stage),
+        }
+
+
+def folder_of_gguf(file: Path, folder: Path) -> Path:
+    """A model folder for the web UI: the language model of a GGUF file, and a vision model of random weights."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from pipelines.visualcla import VisualCLAConfig, VisualCLAProcessor, VisualCLAVisionModel, add_image_tokens
+
+    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    language_model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    add_image_tokens(tokenizer)
+    language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    config = VisualCLAConfig(
+        text_config=language_model.config.to_dict(),
+        vision_config={**sizes, "model_type": "clip_vision_model", "patch_size": 16, "image_size": 224, "projection_dim": 512},
+        image_token_id=tokenizer.convert_tokens_to_ids("<img_token>"),
+    )
+    language_model.save_pretrained(folder)
+    VisualCLAVisionModel(config).save_pretrained(folder / "vision")
+    size = {"height": 224, "width": 224}
+    processor = VisualCLAProcessor(CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size=size), tokenizer)
+    processor.tokenizer.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder / "vision")
+    return folder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", type=Path, default=ROOT / "demo" / "model", help="model folder with eyes")
+    parser.add_argument("--model", type=Path, default=ROOT / "demo" / "model", help="model folder with a vision model")
     parser.add_argument("--side", type=int, default=768, metavar="PX", help="side of the pictures")
     parser.add_argument("--json", action="store_true", help="print everything that was measured as JSON")
+    parser.add_argument("--gguf", type=Path, metavar="FILE", help="measure a LLaMA of this file instead; see above")
+    parser.add_argument("--bars", action="store_true", help="only turn 10 with 5 pictures and turn 20 with 10")
     options = parser.parse_args()
-    if not (options.model / "vision" / "config.json").is_file():
-        parser.error(f"{str(options.model)!r} is no model folder with eyes: 'vision/config.json' is missing.")
-    result = measure(options.model.resolve(), options.side)
+    with tempfile.TemporaryDirectory() as name:
+        if options.gguf is not None:
+            if not options.gguf.is_file():
+                parser.error(f"{str(options.gguf)!r} is not there.")
+            options.model = folder_of_gguf(options.gguf, Path(name) / options.gguf.stem)
+        if not (options.model / "vision" / "config.json").is_file():
+            parser.error(f"{str(options.model)!r} is no model folder with a vision model: 'vision/config.json' is missing.")
+        cases = BARS if options.bars else [(turns, pictures) for turns in TURNS for pictures in PICTURES]
+        result = measure(options.model.resolve(), options.side, cases)
     if options.json:
         print(json.dumps(result, indent=1))
         return
     print(
         f"{result['model']}, JPEGs of {options.side} x {options.side}, {result['threads']} threads; seconds to the first token"
     )
-    print(f"{'turns':>6}{'pictures':>10}{'way':>8}{'last turn':>12}{'per turn':>12}")
+    print(f"{'turns':>6}{'pictures':>10}{'way':>8}{'last turn':>12}{'per turn':>12}{'new picture':>13}")
     for row in result["conversations"]:
-        print(f"{row['turns']:>6}{row['pictures']:>10}{row['way']:>8}{row['last_turn_s']:>12.4f}{row['per_turn_s']:>12.4f}")
+        with_new = "" if row["new_picture_s"] is None else f"{row['new_picture_s']:.4f}"
+        print(
+            f"{row['turns']:>6}{row['pictures']:>10}{row['way']:>8}{row['last_turn_s']:>12.4f}{row['per_turn_s']:>12.4f}{with_new:>13}"
+        )
+    last = {(row["turns"], row["pictures"], row["way"]): row["last_turn_s"] for row in result["conversations"]}
+    for turns, pictures in BARS:
+        ratio = last[turns, pictures, "anew"] / last[turns, pictures, "ours"]
+        print(f"Turn {turns} with {pictures} pictures: {ratio:.1f} times faster than anew.")
+    grown = result["growth"]
+    print(
+        f"Turn 20 against turn 2, with 5 pictures: {grown['ratio']:.2f} times; {grown['kept_bytes'] / 2**20:.1f} MiB are kept for "
+        f"{grown['tokens']} tokens."
+    )
+    print(f"A first turn costs {result['cold_first_turn_percent']:+.1f} %.")
     first, again = result["sight"]["first_s"], result["sight"]["again_s"]
     print(f"A picture: first sight {1e3 * first:.2f} ms, again {1e3 * again:.4f} ms, {first / again:.0f} times less.")
     print(f"The plugin's share of a text-only turn: {result['text_share_percent']:.2f} %")
