@@ -37,6 +37,9 @@ from .registry import pipeline_of
 
 logger = logging.getLogger(__name__)
 
+DROPPED_AT_ONCE = 4
+"""How many of the oldest turns leave a full context together."""
+
 Message: TypeAlias = dict[str, Any]
 """{"role", "content"}; content is a text, or a list of {"type": "image"} and {"type": "text", "text"} items."""
 
@@ -145,9 +148,11 @@ class ChatModel:
                     "at once, or shorten the text."
                 )
             system = messages[: turns[0]]
-            num_dropped = sum(map(_num_images, messages[: turns[1]]))
-            logger.warning("The context is full: the oldest turn and %d pictures were left out.", num_dropped)
-            messages, images = [*system, *messages[turns[1] :]], images[num_dropped:]
+            # Several at once, so that the next turns begin alike and find their keys and values kept.
+            count = min(DROPPED_AT_ONCE, max(1, len(turns) // 2))
+            num_dropped = sum(map(_num_images, messages[: turns[count]]))
+            logger.warning("The context is full: the oldest %d turns and %d pictures were left out.", count, num_dropped)
+            messages, images = [*system, *messages[turns[count] :]], images[num_dropped:]
 
     def stream(
         self, messages: Sequence[Message], images: Sequence[ImagePart], generation_config: GenerationConfig

@@ -202,6 +202,20 @@ def test_the_chat_answers_the_same_with_and_without(chat):
     assert cold.prefix_cache.last.num_reused_tokens == 0 and len(cold.prefix_cache) == 0
 
 
+def test_a_full_context_goes_on_alike_for_several_turns(chat, monkeypatch):
+    monkeypatch.setattr(ChatModel, "max_tokens", 400)
+    messages, before, num_full, num_breaks = [], torch.empty(1, 0, dtype=torch.long), 0, 0
+    for number in range(30):
+        messages.append(message("user", f"What about number {number}?"))
+        ids = chat.prepare(messages, []).input_ids
+        num_full += "number 0?" not in chat.tokenizer.decode(ids[0])
+        length = min(ids.shape[1], before.shape[1])
+        num_breaks += bool((ids[:, :length] != before[:, :length])[:, : length // 2].any())
+        messages.append(message("assistant", "It is the one."))
+        before = ids
+    assert num_full > 8 and 0 < num_breaks <= num_full // 3
+
+
 # -- a bare language model
 
 

@@ -199,7 +199,7 @@ def test_a_full_context_drops_the_oldest_turns_with_their_pictures(model, caplog
     prompt, images = prompt_of(model, None, "last", history)
     assert images == [key(SHAPES), key(STRIPES)]
     assert "number0" not in prompt and "number1" in prompt and prompt.startswith("<s>Below is an instruction")
-    assert "the oldest turn and 1 pictures were left out" in caplog.text
+    assert "the oldest 1 turns and 1 pictures were left out" in caplog.text
     assert len(history) == 6, "the history itself stays whole"
 
 
