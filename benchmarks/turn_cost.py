@@ -219,7 +219,9 @@ def folder_of_gguf(file: Path, folder: Path) -> Path:
     loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     sizes = loaded.config.to_dict()
     sizes.pop("quantization_config", None)
-    language_model = type(loaded)(type(loaded.config).from_dict(sizes))  # one that can be saved: the loaded one counts as quantised
+    language_model = type(loaded)(
+        type(loaded.config).from_dict(sizes)
+    )  # one that can be saved: the loaded one counts as quantised
     language_model.load_state_dict(loaded.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(**where)
     add_image_tokens(tokenizer)

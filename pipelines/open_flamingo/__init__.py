@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 
 from .configuration_open_flamingo import OpenFlamingoConfig, PerceiverConfig
 from .layouts import PARTS
-from .loading import is_published, load_model, load_pipeline, pipeline_of
+from .loading import detect_layout, is_published, load_model, load_pipeline, missing_parts, pipeline_of
 from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration, OpenFlamingoVisionModel
 from .pipeline import OpenFlamingoPipeline
 from .processing_open_flamingo import OpenFlamingoProcessor, load_tokenizer
@@ -27,10 +27,12 @@ __all__ = [
     "OpenFlamingoVisionModel",
     "PerceiverConfig",
     "convert",
+    "detect_layout",
     "is_published",
     "load_model",
     "load_pipeline",
     "load_tokenizer",
+    "missing_parts",
     "pipeline_of",
     "save_model",
 ]

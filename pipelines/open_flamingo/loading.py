@@ -12,8 +12,8 @@ the weights on the way. `saving.py` writes the layouts, `layouts.py` knows the n
 
 import copy
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from ..composite.checkpoint import read_text_model
+from ..composite.tensors import check_finite, check_placed
 from ..embedder import embedding_device
 from ..hub import resolve_folder
 from ..inert_pickle import load_inert
@@ -47,10 +49,12 @@ class Checkpoint:
 
     Attributes:
         config: its configuration, the id of `<image>` known.
-        tensors: its weights under the names of `modeling_open_flamingo.py`; they stay on disk until they are used.
+        tensors: its weights under the names of `modeling_open_flamingo.py`, without the LoRA; they stay on disk until they are used.
         tokenizer, image_processor: what its processor is made of.
         generation_config: sampling defaults.
         chat_template: None for Multimodal-GPT's.
+        lora: by the weight it changes; see `merged`.
+        source: for errors, and the folder of the language model's other files.
     """
 
     config: OpenFlamingoConfig
@@ -59,6 +63,36 @@ class Checkpoint:
     image_processor: CLIPImageProcessorPil
     generation_config: GenerationConfig
     chat_template: str | None = None
+    lora: "dict[str, LoraPair]" = field(default_factory=dict)
+    source: Path = Path()
+
+    def merged(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """All weights with the LoRA in them, one after the other: a change is computed when it is its turn, in float32.
+
+        Args:
+            dtype: of the floating-point ones; as stored when absent.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        for name, tensor in self.tensors.items():
+            result = tensor
+            if name in self.lora:
+                pair = self.lora[name]
+                result = tensor.float() + pair.scale * (pair.b.float() @ pair.a.float())
+            if result.is_floating_point():
+                result = result.to(dtype or tensor.dtype)
+            check_finite({name: result}, repr(str(self.source)))
+            yield name, result
+
+
+@dataclass(frozen=True)
+class LoraPair:
+    """What is added to a weight: scale x b @ a."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
 
 
 def load_model(
@@ -98,10 +132,13 @@ def load_model(
         quantization_config = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_compute_dtype=torch.float16, bnb_4bit_quant_type="nf4"
         )
-    checkpoint = read_checkpoint(name_or_path, text_model, vision_model, lora_model, dtype)
-    config, language = checkpoint.config, language_tensors(checkpoint.tensors)
+    checkpoint = read_checkpoint(name_or_path, text_model, vision_model, lora_model)
     if dtype in (None, "auto"):
-        dtype = language["lm_head.weight"].dtype
+        dtype = checkpoint.tensors["language_model.lm_head.weight"].dtype
+    elif isinstance(dtype, str):
+        dtype = getattr(torch, dtype)
+    tensors = dict(checkpoint.merged(dtype))
+    config, language = checkpoint.config, language_tensors(tensors)
     language_model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config.text_config)].from_pretrained(
         None,
         config=config.text_config,
@@ -112,7 +149,7 @@ def load_model(
         **kwargs,
     )
     language_model.generation_config = checkpoint.generation_config
-    vision = _vision_model(config, checkpoint.tensors, dtype).to(embedding_device(language_model))
+    vision = _vision_model(config, tensors, dtype).to(embedding_device(language_model))
     model = OpenFlamingoForConditionalGeneration(config, language_model=language_model, vision=vision)
     model.generation_config = checkpoint.generation_config
     model.processor = OpenFlamingoProcessor(checkpoint.image_processor, checkpoint.tokenizer, checkpoint.chat_template)
@@ -144,7 +181,6 @@ def read_checkpoint(
     text_model: str | os.PathLike | None = None,
     vision_model: str | os.PathLike | None = None,
     lora_model: str | os.PathLike | None = None,
-    dtype: torch.dtype | str | None = None,
 ) -> Checkpoint:
     """All that a model is made of, checked: every tensor has its place, none is missing. See `load_model`."""
     path = Path(name_or_path).expanduser()
@@ -162,7 +198,7 @@ def read_checkpoint(
             f"{str(path)!r} is neither a folder nor a file. Give a model folder or OpenFlamingo's checkpoint.pt."
         )
     if lora_model is not None:
-        merge_lora(checkpoint.tensors, Path(lora_model), dtype if isinstance(dtype, torch.dtype) else None)
+        add_lora(checkpoint, Path(lora_model).expanduser())
     check_tensors(checkpoint.config, checkpoint.tensors, path)
     return checkpoint
 
@@ -193,26 +229,30 @@ def read_config(folder: Path) -> OpenFlamingoConfig:
     return OpenFlamingoConfig.from_dict(values)
 
 
+def detect_layout(folder: Path) -> str:
+    """Which layout a folder has; see the table above."""
+    if (folder / "vision" / "config.json").is_file():
+        return "webui"
+    return "original" if (folder / "checkpoint.pt").is_file() else "transformers"
+
+
+def missing_parts(path: str | os.PathLike) -> list[str]:
+    """What keeps a folder or file from being opened, in one line; nothing where it opens."""
+    try:
+        read_checkpoint(path)
+    except (OSError, ValueError) as error:
+        return [str(error)]
+    return []
+
+
 def check_tensors(config: OpenFlamingoConfig, tensors: Tensors, path: Path) -> None:
     """
     Raises:
         ValueError: a tensor is missing, has no place, or has another shape.
     """
     with torch.device("meta"):
-        expected = OpenFlamingoForConditionalGeneration(config).state_dict()
-    missing = [name for name in expected if name not in tensors]
-    leftover = [name for name in tensors if name not in expected]
-    wrong = [
-        f"{name} {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
-    ]
-    if missing or leftover or wrong:
-        raise ValueError(
-            f"{str(path)!r} is no whole OpenFlamingo model: {len(missing)} tensors missing {missing[:3]}, {len(leftover)} unknown "
-            f"{leftover[:3]}, {len(wrong)} of another shape {wrong[:3]}. Do checkpoint, language model and vision encoder belong "
-            "together?"
-        )
+        expected = OpenFlamingoForConditionalGeneration(copy.deepcopy(config)).state_dict()
+    check_placed(tensors, expected, f"{str(path)!r} with its language model and vision encoder")
 
 
 def _vision_model(config: OpenFlamingoConfig, tensors: Tensors, dtype: torch.dtype | str) -> OpenFlamingoVisionModel:
@@ -238,6 +278,7 @@ def _read_written(folder: Path) -> Checkpoint:
         load_image_processor(folder),
         GenerationConfig.from_pretrained(folder),
         template.read_text(encoding="utf-8") if template.is_file() else None,
+        source=folder,
     )
 
 
@@ -246,6 +287,7 @@ def _read_original(file: Path, text_model: str | os.PathLike | None, vision_mode
     text_folder = _beside(file, text_model, "llama", "text_model", "the LLaMA")
     vision_path = _beside(file, vision_model, "clip", "vision_model", "the CLIP ViT-L/14")
     tensors = _read_checkpoint_pt(file)
+    read_text_model(text_folder)
     text_config = AutoConfig.from_pretrained(text_folder, trust_remote_code=False)
     language = load_tensors(text_folder)
     _extend_vocabulary(tensors, language, text_config, file, text_folder)
@@ -271,7 +313,7 @@ def _read_original(file: Path, text_model: str | os.PathLike | None, vision_mode
         suppress_tokens=list(range(text_config.vocab_size - 3, text_config.vocab_size)),
     )
     image_processor = load_image_processor(vision_path, config.vision_config.image_size)
-    return Checkpoint(config, tensors | vision, tokenizer, image_processor, generation)
+    return Checkpoint(config, tensors | vision, tokenizer, image_processor, generation, source=text_folder)
 
 
 def _beside(file: Path, given: str | os.PathLike | None, name: str, argument: str, what: str) -> Path:
@@ -431,13 +473,12 @@ def _open_clip_config(file: Path, tensors: Tensors) -> dict[str, Any]:
     }
 
 
-def merge_lora(tensors: Tensors, file: Path, dtype: torch.dtype | None = None) -> None:
-    """Add Multimodal-GPT's LoRA to the weights, and put whole tensors that were trained in their place.
+def add_lora(checkpoint: Checkpoint, file: Path) -> None:
+    """Give a checkpoint Multimodal-GPT's LoRA, and put whole tensors that were trained in their place.
 
     Args:
-        tensors: of a whole model; changed in place.
+        checkpoint: changed in place.
         file: `mmgpt-lora-v0-release.pt`, or what its trainer writes.
-        dtype: of the sums; as stored when absent.
 
     Raises:
         FileNotFoundError, ValueError: the file is not there, is no LoRA, is half a LoRA, or belongs to another model.
@@ -446,6 +487,7 @@ def merge_lora(tensors: Tensors, file: Path, dtype: torch.dtype | None = None) -
         raise FileNotFoundError(
             f"lora_model {str(file)!r} is not a file. Give mmgpt-lora-v0-release.pt, or what the trainer wrote."
         )
+    tensors = checkpoint.tensors
     stored, content = named_tensors(file)
     pairs: dict[str, Tensors] = {}
     whole: Tensors = {}
@@ -456,8 +498,7 @@ def merge_lora(tensors: Tensors, file: Path, dtype: torch.dtype | None = None) -
             whole[ours] = tensor
     if not pairs:
         raise ValueError(f"{str(file)!r} holds no LoRA: its first names are {[*stored][:3]}. Give mmgpt-lora-v0-release.pt.")
-    if bad := [name for name, tensor in stored.items() if not torch.isfinite(tensor).all()]:
-        raise ValueError(f"{str(file)!r} holds values that are not finite: {bad[:3]}. Copy the file again.")
+    check_finite(stored, repr(str(file)))
     lost = [name for name in (*pairs, *whole) if name not in tensors]
     halves = [name for name, pair in pairs.items() if len(pair) != 2]
     wrong = [
@@ -471,10 +512,7 @@ def merge_lora(tensors: Tensors, file: Path, dtype: torch.dtype | None = None) -
             f"half {halves[:3]}, {len(wrong)} another shape {wrong[:3]}. Was it made for another language model?"
         )
     scale = _lora_scale(content)
-    for name, pair in pairs.items():
-        weight = tensors[name]
-        change = scale * (pair["B"].float() @ pair["A"].float())
-        tensors[name] = (weight.float() + change).to(dtype or weight.dtype)
+    checkpoint.lora |= {name: LoraPair(pair["A"], pair["B"], scale) for name, pair in pairs.items()}
     tensors |= whole
 
 

@@ -129,12 +129,15 @@ def load_tokenizer(folder: str | os.PathLike) -> PreTrainedTokenizerBase:
         FileNotFoundError: there is neither `tokenizer.model` nor `tokenizer.json`.
     """
     folder = Path(folder)
-    if (folder / "tokenizer.json").is_file():
+    has_json = (folder / "tokenizer.json").is_file()
+    if has_json and f'"{IMAGE_TOKEN}"' in (folder / "tokenizer.json").read_text(encoding="utf-8"):
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    if (folder / "tokenizer.model").is_file():
+        tokenizer = build_tokenizer(folder)
+    elif has_json:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         if isinstance(tokenizer.backend_tokenizer.pre_tokenizer, pre_tokenizers.Metaspace):
             tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
-    elif (folder / "tokenizer.model").is_file():
-        tokenizer = build_tokenizer(folder)
     else:
         raise FileNotFoundError(
             f"{str(folder)!r} holds no tokenizer: neither 'tokenizer.json' nor 'tokenizer.model'. Copy the tokenizer files of the "

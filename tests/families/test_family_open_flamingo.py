@@ -237,6 +237,35 @@ def test_a_token_without_weights_in_the_head_is_never_an_answer(whole):
 # -- folders
 
 
+def test_merge_and_convert_lead_to_every_layout_and_back(tmp_path):
+    from training.merge import main as merge
+    from training.merge.convert import main as convert
+
+    given = ["--text_model", str(LLAMA), "--vision_model", str(CLIP), "--lora_model", f"{CHECKPOINT},{LORA}"]
+    assert merge([*given, "--output_dir", str(tmp_path / "webui"), "--dtype", "float32", "--max_shard_size", "500KB"]) == 0
+    assert len([*(tmp_path / "webui").glob("model-*.safetensors")]) > 1
+    for before, layout in (("webui", "transformers"), ("transformers", "original"), ("original", "webui")):
+        made = tmp_path / f"{layout}_of_{before}"
+        source = tmp_path / before if before == "webui" else next(tmp_path.glob(f"{before}_of_*"))
+        assert convert([str(source), str(made), "--layout", layout]) == 0
+        model, processor = load_model(made, dtype=torch.float32)
+        inputs = inputs_of(processor, "single")
+        assert answer(model, inputs) == CASES["single"]["greedy"]
+        with torch.no_grad():
+            logits = model(**inputs).logits[..., :NUM_OLD_TOKENS]
+        assert (logits - EXPECTED["single.logits"][..., :NUM_OLD_TOKENS]).abs().max() < 3e-4
+
+
+def test_the_doctor_says_what_is_missing(folders):
+    from pipelines import doctor
+
+    for folder in folders.values():
+        report = doctor.examine(folder)
+        assert report.family == "open_flamingo" and report.missing == []
+    report = doctor.examine(CHECKPOINT.parent)
+    assert report.family == "open_flamingo" and "text_model" in " ".join(report.missing)
+
+
 @pytest.mark.parametrize("layout", ["webui", "transformers", "original"])
 def test_every_layout_opens_with_the_same_answer(folders, layout):
     model, processor = load_model(folders[layout], dtype=torch.float32)
@@ -331,7 +360,7 @@ def test_files_in_each_others_place_are_named(tmp_path):
     refused("a LoRA: give it as lora_model", LORA, text_model=LLAMA, vision_model=CLIP)
     refused("holds no LoRA", CHECKPOINT, text_model=LLAMA, vision_model=CLIP, lora_model=CHECKPOINT)
     refused("no vision encoder of CLIP", CHECKPOINT, text_model=LLAMA, vision_model=LLAMA)
-    refused("is no LLaMA", CHECKPOINT, text_model=CLIP, vision_model=CLIP)
+    refused("not a LLaMA", CHECKPOINT, text_model=CLIP, vision_model=CLIP)
 
 
 def test_half_a_file_and_half_a_lora_are_named(tmp_path):
@@ -341,7 +370,7 @@ def test_half_a_file_and_half_a_lora_are_named(tmp_path):
 
     tensors = torch.load(CHECKPOINT, weights_only=True)
     torch.save({name: t for name, t in tensors.items() if ".ff_gate" not in name}, tmp_path / "checkpoint.pt")
-    refused("2 tensors missing", tmp_path / "checkpoint.pt", text_model=LLAMA, vision_model=CLIP)
+    refused("2 tensors are missing", tmp_path / "checkpoint.pt", text_model=LLAMA, vision_model=CLIP)
 
     from pipelines.open_flamingo.loading import named_tensors
 
