@@ -184,7 +184,7 @@ def weights_fingerprint(named_parameters: Iterable[tuple[str, nn.Parameter]], mo
     """
     states = [(name, p.data_ptr(), 0 if p.is_inference() else p._version) for name, p in named_parameters]
     adapters = [
-        (str(module.active_adapters), module.disable_adapters, module.merged)
+        (str(module.active_adapters), module.disable_adapters, module.merged, str(getattr(module, "scaling", "")))
         for module in modules
         if hasattr(module, "disable_adapters") and hasattr(module, "merged")
     ]

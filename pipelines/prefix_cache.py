@@ -27,6 +27,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.generation.streamers import BaseStreamer
 
 from .base import ImageFeatures, ImageSpan, VisionPipeline
+from .embedder import weights_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -320,13 +321,8 @@ def _rope_types(rope: Any) -> set[str]:
 
 def fingerprint(model: PreTrainedModel, pipeline: VisionPipeline | None) -> str:
     """Of a model's weights as they are in memory, of its adapters as they are switched, and of the pipeline's."""
-    weights = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters()]
-    adapters = [
-        (str(module.active_adapters), module.disable_adapters, module.merged, str(getattr(module, "scaling", "")))
-        for module in model.modules()
-        if hasattr(module, "disable_adapters") and hasattr(module, "merged")
-    ]
-    return f"{hash((*weights, *adapters))}:{'' if pipeline is None else pipeline.fingerprint}"
+    own = weights_fingerprint(model.named_parameters(), model.modules())
+    return f"{own}:{'' if pipeline is None else pipeline.fingerprint}"
 
 
 def cache_bytes(cache: DynamicCache) -> int:
