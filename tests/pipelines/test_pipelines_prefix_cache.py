@@ -358,8 +358,10 @@ def test_padding_and_windows_go_cold(cache):
     mask[0, 0] = 0
     generate(cache, model, ids_of(*LONG), attention_mask=mask)
     assert cache.last.reason == "positions that are padded"
-    generate(cache, model, ids_of(5, 2, 5, 6), attention_mask=None, pad_token_id=2)
+    generate(cache, model, ids_of(5, 3, 5, 6), attention_mask=None, pad_token_id=3)
     assert cache.last.reason == "padding ids without a mask"
+    generate(cache, model, ids_of(5, 2, 5, 6), attention_mask=None, pad_token_id=2)  # EOS: then it is no padding
+    assert cache.last.reason == ""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 64}
     sliding = MistralForCausalLM(MistralConfig(**sizes, num_key_value_heads=2, sliding_window=8)).eval()
     generate(cache, sliding, ids_of(*LONG))
