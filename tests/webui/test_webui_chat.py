@@ -143,7 +143,7 @@ def test_a_picture_left_out_in_the_panel_stays_out(page, oracle, pictures):
     assert "In context: 2 pictures" in page.panel()
     page.page.locator("#multimodal_vcla_which input").nth(0).click()
     page.settle(1500)
-    assert "left out" in page.panel() and "In context: 1 pictures" in page.panel()
+    assert "left out" in page.panel() and "In context: 1 picture" in page.panel()
     assert same(page.send(TOP_LEFT), oracle((RING, [two]), first, (TOP_LEFT, [])))
 
 

@@ -41,7 +41,7 @@ def test_several_users(tmp_path, model_folder, settings, oracle, pictures, chrom
         for page, picture in zip(pages, pictures, strict=False):
             oracle.check(page.send(TOP_LEFT, picture), (TOP_LEFT, [picture]))
         for page, picture in zip(pages, pictures, strict=False):
-            assert "In context: 1 pictures" in page.panel() and f"1. {picture.name}" in page.panel()
+            assert "In context: 1 picture" in page.panel() and f"1. {picture.name}" in page.panel()
             assert page.page.locator("#multimodal_vcla_policy input:disabled").count() == 3
             page.page.context.close()
         assert not list((server.user_data / "logs").rglob("*.json")), "nothing is saved"
