@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from . import marks, webui
+from . import marks, panel, webui
 from .pictures import Picture, from_url
 from .texts import say
 
@@ -21,10 +21,12 @@ def convert_history(original, completions):
     """Around `modules.api.completions.convert_history`: OpenAI messages in, rows with our marks out."""
 
     def convert_history(history):
-        messages = [_with_pictures_at_hand(message, number) for number, message in enumerate(history, 1)]
-        if not any(_holds_picture(message) for message in messages):
-            return original(history)
-        user_input, system, rows = original([_as_text(message, number) for number, message in enumerate(messages, 1)])
+        with panel.shown_to_the_user():
+            messages = [_with_pictures_at_hand(message, number) for number, message in enumerate(history, 1)]
+            if not any(_holds_picture(message) for message in messages):
+                return original(history)
+            marked = [_as_text(message, number) for number, message in enumerate(messages, 1)]
+        user_input, system, rows = original(marked)
         return user_input, system, {**rows, "messages": messages}
 
     return convert_history

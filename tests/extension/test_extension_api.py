@@ -192,3 +192,10 @@ def test_features_are_those_of_the_pictures(asked, picture):
     last = asked({"role": "assistant", "content": [picture("red")]}, {"role": "user", "content": "What?"})
     other = asked({"role": "assistant", "content": [picture("blue")]}, {"role": "user", "content": "What?"})
     assert last.ids.tolist() == other.ids.tolist() and not torch.equal(last.embeds, other.embeds)
+
+
+def test_address_that_is_refused_is_the_clients_mistake(asked):
+    for url, reason in (("file:///etc/hostname", "file:"), ("ftp://example.com/a.png", "ftp:")):
+        with pytest.raises(Exception, match=reason) as caught:
+            asked({"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]})
+        assert caught.value.code == 400 and "1 of message 1" in caught.value.message
