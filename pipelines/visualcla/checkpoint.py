@@ -1,54 +1,40 @@
-"""Where a VisualCLA model's parts are, and how they are put together.
+"""How a VisualCLA model's parts are found and put together; the layouts are in `layouts.py`.
 
-Four layouts are read:
-
-| layout         | folder                                                                                              |
-| -------------- | --------------------------------------------------------------------------------------------------- |
-| `webui`        | a language model at the root, the eyes in `vision/`: what the web UI's loaders open                  |
-| `transformers` | one composite checkpoint: what transformers' Auto classes open                                       |
-| `original`     | the original project's merged folder: `text_encoder/`, `vision_encoder/`, `pytorch_model.bin`        |
-| `release`      | the original project's release: an adapter over a language model and a vision encoder, given besides |
+Nothing is loaded before the headers of the weight files say that every weight is there, in the shape that the configuration asks for.
 """
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 from transformers.utils import cached_file
 
+from ..checkpoints.layouts import detect
+from ..checkpoints.stored_tensors import StoredTensor, load_tensors, model_tensors
+from ..checkpoints.structure import COMPUTED_BUFFERS, language_model, model_config, read_config
+from ..checkpoints.weight_files import has_leftover_adapter, model_files
 from ..embedder import embedding_device
 from ..hub import hub_kwargs_of, resolve_folder
 from ..json_files import read_json
-from ..weights import load_tensors, tensor_headers, weight_files
 from .adapter import apply_adapter
 from .configuration_visualcla import VisualCLAConfig
+from .layouts import LAYOUTS, TEXT, TRANSFORMERS, VISION_PARTS
 from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAVisionModel
 from .processing_visualcla import VisualCLAProcessor
 from .tokenization_visualcla import IMAGE_TOKEN, load_tokenizer
 
-Layout = Literal["webui", "transformers", "original", "release"]
 
-EYES = ("vision_model", "visual_resampler", "image_projection_layer")
-
-
-def detect_layout(folder: Path) -> Layout:
-    """Which of the four layouts a folder has.
+def detect_layout(folder: Path) -> str:
+    """The name of a folder's layout.
 
     Raises:
-        ValueError: none of them; says what is missing.
+        ValueError: it has none; says what is missing.
     """
-    config = read_json(folder / "config.json")
-    if (folder / "vision" / "config.json").is_file():
-        return "webui"
-    if (folder / "text_encoder").is_dir() and (folder / "vision_encoder").is_dir():
-        return "original"
-    if config.get("model_type") == "visualcla":
-        if (folder / "adapter_config.json").is_file():
-            return "release"
-        if weight_files(folder):
-            return "transformers"
+    found = detect(folder, LAYOUTS)
+    if found is not None:
+        return found.name
     there = sorted(path.name for path in folder.iterdir())[:12]
     missing = [name for name in ("config.json", "vision/config.json", "model.safetensors") if not (folder / name).exists()]
     raise ValueError(
@@ -96,9 +82,9 @@ def load_eyes(
     _set_image_token_id(config, folder)
     if (folder / "vision" / "config.json").is_file():
         folder = folder / "vision"
-    elif not weight_files(folder) or (folder / "text_encoder").is_dir() or (folder / "adapter_config.json").is_file():
+    elif not model_files(folder) or (folder / "text_encoder").is_dir():
         return _load_eyes_of_original(folder, config, vision_model, dtype)
-    tensor_headers(folder)  # a broken file is told here, by name
+    check_vision_model(config, _stored(folder), folder)
     eyes = VisualCLAVisionModel.from_checkpoint(folder, config=config, dtype=dtype)
     return eyes.eval()
 
@@ -199,7 +185,7 @@ def compose(eyes: VisualCLAVisionModel, text_model: PreTrainedModel) -> VisualCL
     with torch.device("meta"):
         model = VisualCLAForConditionalGeneration(eyes.config, text_model=text_model)
     device = embedding_device(text_model)
-    for name in EYES:
+    for name in VISION_PARTS:
         part = getattr(eyes, name)
         setattr(model.model, name, part if part is None else part.to(device))
     model.generation_config = text_model.generation_config
@@ -208,13 +194,19 @@ def compose(eyes: VisualCLAVisionModel, text_model: PreTrainedModel) -> VisualCL
 
 def _load_text_model(folder: Path, kwargs: dict[str, Any]) -> PreTrainedModel:
     """The language model, its vocabulary counted on the weights: the original's merged folders state a stale one."""
-    config = AutoConfig.from_pretrained(folder)
-    headers = tensor_headers(folder)
-    embeddings = next((header for name, header in headers.items() if name.endswith("embed_tokens.weight")), None)
-    if embeddings is not None:
-        config.get_text_config().vocab_size = embeddings.shape[0]
+    config, tensors = model_config(read_config(folder), folder), model_tensors(folder)
+    structure = language_model(config, tensors, folder)
+    config.get_text_config().vocab_size = tensors[structure.embedding].shape[0]
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, config=config, **kwargs)
+        if not has_leftover_adapter(folder):
+            return AutoModelForCausalLM.from_pretrained(folder, config=config, trust_remote_code=False, **kwargs)
+        # transformers would put an adapter that lies beside the weights on top of them once more.
+        state = {name: tensor.map() for name, tensor in tensors.items()}
+        model_class = AutoModelForCausalLM._model_mapping[type(config)]
+        model = model_class.from_pretrained(None, config=config, state_dict=state, **kwargs)
+        if (folder / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        return model
     except ImportError as error:
         if "quantization_config" in kwargs:
             raise ImportError(f"8-bit and 4-bit loading needs bitsandbytes: pip install bitsandbytes. ({error})") from error
@@ -224,15 +216,68 @@ def _load_text_model(folder: Path, kwargs: dict[str, Any]) -> PreTrainedModel:
 def _load_composite(folder: Path, config: VisualCLAConfig, kwargs: dict[str, Any]) -> VisualCLAForConditionalGeneration:
     quantization = kwargs.get("quantization_config")
     if quantization is not None and not quantization.llm_int8_skip_modules:
-        quantization.llm_int8_skip_modules = [*(f"model.{part}" for part in EYES), "lm_head"]
-    tensor_headers(folder)  # a broken file is told here, by name
-    return VisualCLAForConditionalGeneration.from_checkpoint(folder, config=config, **kwargs)
+        quantization.llm_int8_skip_modules = [*(f"model.{part}" for part in VISION_PARTS), "lm_head"]
+    tensors = _stored(folder)
+    check_vision_model(config, tensors, folder)
+    language_model(
+        config.text_config, {name.removeprefix(TEXT): t for name, t in tensors.items() if name.startswith(TEXT)}, folder
+    )
+    return VisualCLAForConditionalGeneration.from_checkpoint(folder, config=config, **_without_adapter(folder, kwargs))
+
+
+def check_vision_model(config: VisualCLAConfig, tensors: dict[str, StoredTensor], folder: Path) -> None:
+    """Compare the stored vision model with its configuration.
+
+    Args:
+        config: of the model.
+        tensors: canonical name to tensor; those of the language model are not looked at.
+        folder: for errors.
+
+    Raises:
+        ValueError: tensors are missing, left over, or have another shape.
+    """
+    try:
+        with torch.device("meta"):
+            expected = VisualCLAVisionModel(config).state_dict()
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{str(folder)!r}: its config.json makes no vision model: {' '.join(str(error).split())[:300]}"
+        ) from error
+    given = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(TEXT)}
+    check_shapes(expected, given, folder)
+
+
+def check_shapes(expected: dict[str, torch.Tensor], given: dict[str, tuple[int, ...]], folder: Path) -> None:
+    """Raises ValueError where the given tensors are not exactly the expected ones."""
+    leftover = [name for name in given if name not in expected and not name.endswith(COMPUTED_BUFFERS)]
+    missing = [name for name in expected if name not in given]
+    wrong = [name for name in expected if name in given and tuple(given[name]) != tuple(expected[name].shape)]
+    if missing or leftover or wrong:
+        raise ValueError(
+            f"{str(folder)!r} does not fit its config.json: {len(missing)} tensors missing {missing[:3]}, {len(leftover)} unknown "
+            f"{leftover[:3]}, {len(wrong)} of another shape {wrong[:3]}."
+        )
+
+
+def _stored(folder: Path) -> dict[str, StoredTensor]:
+    """A composite checkpoint, or a vision model of its own, under canonical names."""
+    return {TRANSFORMERS.canonical(name) or name: tensor for name, tensor in model_tensors(folder).items()}
+
+
+def _without_adapter(folder: Path, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Refuses a composite folder in which an adapter lies beside the weights; transformers would put it on top once more."""
+    if has_leftover_adapter(folder):
+        raise ValueError(
+            f"{str(folder)!r} holds a whole model and an adapter beside it: move adapter_config.json and adapter_model.* away, or give "
+            "the adapter's folder as lora_model."
+        )
+    return kwargs
 
 
 def _load_eyes_of_original(
     folder: Path, config: VisualCLAConfig, vision_model: str | os.PathLike | None, dtype: torch.dtype | str | None
 ) -> VisualCLAVisionModel:
-    if (folder / "adapter_config.json").is_file():
+    if (folder / "adapter_config.json").is_file() and not (folder / "text_encoder").is_dir():
         if vision_model is None:
             raise ValueError(
                 f"{str(folder)!r} is an adapter: it needs the vision encoder it was trained on. Give vision_model."
@@ -268,14 +313,7 @@ def _eyes_from_state(
         dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
     eyes = VisualCLAVisionModel(config).to(dtype)
     expected = eyes.state_dict()
-    leftover = [name for name in state if name not in expected and not name.endswith(".position_ids")]
-    missing = [name for name in expected if name not in state]
-    wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
-    if missing or leftover or wrong:
-        raise ValueError(
-            f"{str(folder)!r} does not fit its config.json: {len(missing)} tensors missing {missing[:3]}, {len(leftover)} unknown "
-            f"{leftover[:3]}, {len(wrong)} of another shape {wrong[:3]}."
-        )
+    check_shapes(expected, {name: tensor.shape for name, tensor in state.items()}, folder)
     eyes.load_state_dict({name: state[name] for name in expected})
     return eyes.eval()
 

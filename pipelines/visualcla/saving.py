@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from .checkpoint import EYES
+from .layouts import VISION_PARTS
 from .modeling_visualcla import VisualCLAForConditionalGeneration
 from .processing_visualcla import VisualCLAProcessor, plain_template
 
@@ -48,7 +48,7 @@ def save_eyes(model: VisualCLAForConditionalGeneration, image_processor, folder:
     """Save vision encoder, resampler and projector with their configuration and image processor."""
     folder.mkdir(parents=True)
     stored = {model.stored_name(name): tensor for name, tensor in model.state_dict().items()}
-    state = {name: tensor.contiguous() for name, tensor in stored.items() if name.split(".")[0] in EYES}
+    state = {name: tensor.contiguous() for name, tensor in stored.items() if name.split(".")[0] in VISION_PARTS}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     config = type(model.config).from_dict(model.config.to_dict())
     config.architectures = ["VisualCLAVisionModel"]

@@ -11,11 +11,12 @@ rule that gives the right ones:
 opens it: the web UI, TRL, plain transformers.
 """
 
+import logging
 import os
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
 from ..json_files import read_json
@@ -30,7 +31,8 @@ _MARK = "\uf8ff"  # private use: occurs in no text
 def load_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint, with the ids it was trained with.
 
-    A `tokenizer.json` beside the checkpoint is taken as it is. A sentencepiece `tokenizer.model` without one is read by
+    A `tokenizer.json` beside the checkpoint is taken as it is, whatever class its `tokenizer_config.json` names: transformers builds
+    some classes (`LlamaTokenizer`) anew and leaves the file's own rule out. No code of the folder runs. A sentencepiece `tokenizer.model` without one is read by
     `build_tokenizer`.
 
     Args:
@@ -39,6 +41,7 @@ def load_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedT
 
     Raises:
         FileNotFoundError: there is neither file.
+        ValueError: the files are broken.
     """
     name = os.fspath(name_or_path)
 
@@ -46,7 +49,7 @@ def load_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedT
         return cached_file(name, file_name, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
 
     if find("tokenizer.json"):
-        return AutoTokenizer.from_pretrained(name, **hub_kwargs)
+        return _open_tokenizer(name, hub_kwargs)
     vocab_file = find("tokenizer.model")
     if vocab_file is None:
         raise FileNotFoundError(
@@ -56,6 +59,20 @@ def load_tokenizer(name_or_path: str | os.PathLike, **hub_kwargs) -> PreTrainedT
     for file_name in ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"):
         find(file_name)  # brings them beside the vocabulary when it comes from the hub
     return build_tokenizer(Path(vocab_file).parent)
+
+
+def _open_tokenizer(name: str, hub_kwargs: dict) -> PreTrainedTokenizerBase:
+    log = logging.getLogger("transformers.tokenization_utils_base")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it remarks on the class, which is another on purpose
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(name, trust_remote_code=False, **hub_kwargs)
+    except Exception as error:  # a broken file fails anywhere, in exceptions of its own
+        raise ValueError(
+            f"The tokenizer of {name!r} is broken ({' '.join(str(error).split())[:200]}). Copy its files again."
+        ) from error
+    finally:
+        log.setLevel(level)
 
 
 def build_tokenizer(folder: str | os.PathLike) -> PreTrainedTokenizerFast:
@@ -82,22 +99,16 @@ def build_tokenizer(folder: str | os.PathLike) -> PreTrainedTokenizerFast:
     special = _roles(settings) | _roles(read_json(folder / "special_tokens_map.json"))
     bos, eos, unk = (special.setdefault(role, token) for role, token in _CONTROL_TOKENS.items())
 
-    added = sorted(read_json(folder / "added_tokens.json").items(), key=lambda item: item[1])
-    for (token, index), expected in zip(added, range(len(vocab), len(vocab) + len(added)), strict=True):
-        if index != expected:
-            raise ValueError(
-                f"{folder / 'added_tokens.json'}: {token!r} has the id {index}, but the vocabulary of {len(vocab)} pieces goes "
-                f"on with {expected}. Does this file belong to another tokenizer.model?"
-            )
-    own_tokens = [token for token, _ in added]
+    own_tokens = _added_tokens(folder, settings, vocab)
     control_tokens = [bos, eos, unk]
+    pad = [special["pad_token"]] if special.get("pad_token") in vocab else []
 
     backend = Tokenizer(models.BPE(vocab, _merges(pieces, vocab), unk_token=unk, fuse_unk=True, byte_fallback=True))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
     backend.add_special_tokens(
         [
             AddedToken(token, lstrip=True, rstrip=True, normalized=False, special=True)
-            for token in dict.fromkeys([unk, bos, eos, *own_tokens])
+            for token in dict.fromkeys([unk, bos, eos, *own_tokens, *pad])
         ]
     )
     backend.post_processor = _post_processor(backend, bos, eos, settings)
@@ -112,6 +123,29 @@ def build_tokenizer(folder: str | os.PathLike) -> PreTrainedTokenizerFast:
         padding_side="right",
         model_max_length=settings.get("model_max_length"),
     )
+
+
+def _added_tokens(folder: Path, settings: dict, vocab: dict[str, int]) -> list[str]:
+    """The added tokens in the order of their ids, which go on behind the vocabulary; those that repeat a piece are left out.
+
+    They stand in `added_tokens.json`, or since transformers 4.34 in `added_tokens_decoder` of `tokenizer_config.json`.
+    """
+    decoder = settings.get("added_tokens_decoder") or {}
+    try:
+        added = {entry["content"]: int(index) for index, entry in decoder.items()} | read_json(folder / "added_tokens.json")
+        ordered = sorted(added.items(), key=lambda item: item[1])
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"The added tokens of {str(folder)!r} cannot be read ({error!r}). Copy its tokenizer files again."
+        ) from error
+    own = [(token, index) for token, index in ordered if vocab.get(token) != index]
+    for (token, index), expected in zip(own, range(len(vocab), len(vocab) + len(own)), strict=True):
+        if index != expected:
+            raise ValueError(
+                f"{folder / 'added_tokens.json'}: {token!r} has the id {index}, but the vocabulary of {len(vocab)} pieces goes "
+                f"on with {expected}. Does this file belong to another tokenizer.model?"
+            )
+    return [token for token, _ in own]
 
 
 _CONTROL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}

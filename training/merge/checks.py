@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .adapters import Adapter
+from pipelines.checkpoints.adapters import Adapter
+
 from .parts import read_language_model
 
 SIGNATURE_BYTES = 2**16

@@ -16,14 +16,16 @@ from typing import Any
 
 import torch
 
+from pipelines.checkpoints.adapters import Adapter
+from pipelines.checkpoints.structure import read_config
 from pipelines.visualcla import VisualCLAConfig
+from pipelines.visualcla.adapter import load_adapter
+from pipelines.visualcla.layouts import release_name
 
-from .adapters import Adapter, read_adapter
 from .folder import TOKENIZER_FILES
 from .input_hashes import InputHashes
 from .original_tokenizer import original_tokenizer_files
 from .output_folder import OutputFolder
-from .parts import read_config
 from .products import Product
 from .shards import Shard
 from .write import recipe_hash, write_weights
@@ -47,7 +49,7 @@ def convert_adapter(source: Path, target: Path, form: str, dtype: torch.dtype | 
     Raises:
         FileNotFoundError, ValueError, OSError: `source` is no such adapter, or cannot have this form; see `OutputFolder`.
     """
-    adapter = read_adapter(source)
+    adapter = load_adapter(source)
     _check(adapter)
     shards, files = (_release if form == "release" else _split)(adapter, dtype)
     with OutputFolder(target, recipe_hash(shards), [source], force) as output:
@@ -72,12 +74,12 @@ def _release(adapter: Adapter, dtype: torch.dtype | None) -> tuple[list[Shard], 
             f"{str(adapter.folder)!r} uses {options}, which the original code's peft 0.3 does not know: a release cannot hold it. "
             "Merge it and write --layout original."
         )
-    tensors = {f"base_model.model.{_release_name(name)}": tensor for name, tensor in _tensors(adapter).items()}
+    tensors = {f"base_model.model.{release_name(name)}": tensor for name, tensor in _tensors(adapter).items()}
     modules = sorted({name.split(".")[0] for name in adapter.whole if not name.startswith("text_model.")})
     modules += sorted({name.split(".")[-2] for name in adapter.whole if name.startswith("text_model.")})
     config = {key: adapter.config.get(key) for key in _PEFT_03_FIELDS if key in adapter.config}
     config |= {"base_model_name_or_path": None, "modules_to_save": modules}
-    config["target_modules"] = target_pattern([_release_name(module) for module in adapter.lora])
+    config["target_modules"] = release_pattern(list(adapter.lora))
     files = {
         "adapter_config.json": _json(config),
         "config.json": _json(_explicit_config(adapter.folder)),
@@ -143,6 +145,23 @@ def target_pattern(modules: list[str]) -> str:
     return "|".join(sorted(alternatives))
 
 
+def release_pattern(modules: list[str]) -> str:
+    """A regular expression that fits these modules as the original's code calls them, and as today's models do.
+
+    >>> release_pattern(["vision_model.encoder.layers.0.mlp.fc1", "text_model.lm_head"])
+    '(model\\.)?(vision_model\\.)?(vision_model\\.encoder\\.layers\\.(0)\\.mlp\\.fc1)|(text_model\\.)?(lm_head)'
+    """
+    vision = [module for module in modules if not module.startswith("text_model.")]
+    inner = [module for module in modules if module.startswith("text_model.model.")]
+    rest = [module for module in modules if module.startswith("text_model.") and module not in inner]
+    groups = (
+        (r"(model\.)?(vision_model\.)?", vision),
+        (r"(model\.)?text_model\.(model\.)?", [module.removeprefix("text_model.model.") for module in inner]),
+        (r"(text_model\.)?", [module.removeprefix("text_model.") for module in rest]),
+    )
+    return "|".join(f"{prefix}({target_pattern(group)})" for prefix, group in groups if group)
+
+
 def _tensors(adapter: Adapter) -> dict[str, Any]:
     lora = {
         f"{module}.{part}" + ("" if "embedding" in part else ".weight"): tensor
@@ -159,10 +178,6 @@ def _whole(adapter: Adapter, part: str) -> dict[str, Any]:
 
 def _prefixed(tensors: dict[str, Any]) -> dict[str, Any]:
     return {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}
-
-
-def _release_name(name: str) -> str:
-    return f"vision_model.{name}" if name.startswith("vision_model.") else name
 
 
 def _shard(path: str, tensors: dict[str, Any], dtype: torch.dtype | None) -> Shard:

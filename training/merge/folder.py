@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from transformers import CONFIG_MAPPING
 
+from pipelines.json_files import read_json
 from pipelines.visualcla import VisualCLAConfig, load_tokenizer
 from pipelines.visualcla.configuration_visualcla import AUTO_MAP, AUTO_MODULE, AUTO_SOURCE
 from pipelines.visualcla.processing_visualcla import CHAT_TEMPLATE, load_image_processor, plain_template
@@ -38,6 +39,9 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+
+_AS_IT_IS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes that open `tokenizer.json` by its own rule; transformers builds others anew (`LlamaTokenizer`) and leaves it out."""
 
 _TEXT_FIELDS = (
     "vocab_size",
@@ -190,13 +194,19 @@ def _tokenizer_files(plan: MergePlan) -> dict[str, bytes]:
     folder = plan.tokenizer_folder
     if (folder / "tokenizer.json").is_file():
         files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+        settings = read_json(folder / "tokenizer_config.json")
+        if settings and settings.get("tokenizer_class") not in _AS_IT_IS:
+            settings.pop("auto_map", None)
+            files["tokenizer_config.json"] = _json(settings | {"tokenizer_class": _AS_IT_IS[0]})
     else:
         with tempfile.TemporaryDirectory() as scratch:
             load_tokenizer(folder).save_pretrained(scratch)
             files = {path.name: path.read_bytes() for path in sorted(Path(scratch).iterdir()) if path.is_file()}
         files["tokenizer.model"] = (folder / "tokenizer.model").read_bytes()
-    if (folder / "chat_template.jinja").is_file():
-        files["chat_template.jinja"] = plain_template((folder / "chat_template.jinja").read_text(encoding="utf-8")).encode()
+    template = folder / "chat_template.jinja"
+    text = template.read_text(encoding="utf-8") if template.is_file() else ""
+    if text and (plan.eyes_config is None or IMAGE_TOKEN in text):  # a base's own template has no place for pictures
+        files["chat_template.jinja"] = plain_template(text).encode()
     elif plan.eyes_config is not None:
         files["chat_template.jinja"] = plain_template(CHAT_TEMPLATE).encode()
     return files

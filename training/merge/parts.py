@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.checkpoints.stored_tensors import StoredTensor, stored_tensors
-from pipelines.json_files import read_json
+from pipelines.checkpoints.stored_tensors import StoredTensor, model_tensors, stored_tensors
+from pipelines.checkpoints.structure import COMPUTED_BUFFERS, read_config
+from pipelines.checkpoints.weight_files import model_files
 from pipelines.visualcla.checkpoint import detect_layout
-
-from .adapters import COMPUTED_BUFFERS
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def read_language_model(folder: Path) -> Part:
         FileNotFoundError: there is none.
         ValueError: it is quantised, an adapter, or the eyes alone.
     """
-    if (folder / "adapter_config.json").is_file():
+    if (folder / "adapter_config.json").is_file() and not model_files(folder):
         raise ValueError(
             f"{str(folder)!r} is an adapter, not a language model: give it as lora_model, and its base as text_model."
         )
@@ -54,11 +53,11 @@ def read_language_model(folder: Path) -> Part:
             config = config["text_config"]
         else:
             config = read_config(text_folder)
-            tensors = {f"text_model.{name}": tensor for name, tensor in stored_tensors(text_folder).items()}
+            tensors = {f"text_model.{name}": tensor for name, tensor in model_tensors(text_folder).items()}
         if not tensors:
             raise ValueError(f"{str(folder)!r} holds the eyes alone, no language model. Give the folder of the whole model.")
     else:
-        tensors = {f"text_model.{name}": tensor for name, tensor in stored_tensors(folder).items()}
+        tensors = {f"text_model.{name}": tensor for name, tensor in model_tensors(folder).items()}
     _refuse_quantised(folder, config)
     return Part(folder, config, _without_computed(tensors), folder)
 
@@ -102,19 +101,6 @@ def read_eyes(folder: Path) -> Part:
 def has_whole_eyes(folder: Path) -> bool:
     """Whether a folder is a VisualCLA model, or the eyes of one."""
     return (folder / "config.json").is_file() and read_config(folder).get("model_type") == "visualcla"
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's `config.json`.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no JSON object.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} is not a model folder: missing ['config.json'].")
-    return read_json(path)
 
 
 def _starting_with(prefix: str, items: Iterable[tuple[str, StoredTensor]]) -> dict[str, StoredTensor]:

@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 
+from pipelines.checkpoints.adapters import Adapter, check_targets
 from pipelines.checkpoints.stored_tensors import StoredTensor
+from pipelines.checkpoints.structure import is_same, language_model, read_config
 from pipelines.visualcla import load_tokenizer
+from pipelines.visualcla.adapter import load_adapter
+from pipelines.visualcla.layouts import TEXT, release_name
 
-from .adapters import Adapter, read_adapter
 from .checks import (
     TEXT_CONFIG_FIELDS,
     VISION_CONFIG_FIELDS,
@@ -21,9 +24,9 @@ from .checks import (
     check_tokenizer_goes_on,
 )
 from .lora import LowRank
-from .parts import Part, has_whole_eyes, read_config, read_eyes, read_language_model
+from .parts import Part, has_whole_eyes, read_eyes, read_language_model
 from .products import MergePlan, Product
-from .structure import eyes_fields, eyes_shapes, language_model_structure, without_paths
+from .structure import eyes_fields, eyes_shapes, vision_modules, without_paths
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 
@@ -46,7 +49,7 @@ def plan_merge(text_model: Path, vision_model: Path | None, adapters: list[Path]
     eyes = None if vision_model is None else read_eyes(vision_model)
     work = _Merge(text, eyes)
     for folder in adapters:
-        work.apply(read_adapter(folder))
+        work.apply(load_adapter(folder))
     return work.finish(dtype)
 
 
@@ -59,7 +62,18 @@ class _Merge:
         self.eyes_config = None if eyes is None else eyes_fields(eyes.config)
         self.tensors: dict[str, StoredTensor] = {**text.tensors, **({} if eyes is None else eyes.tensors)}
         self.changes: dict[str, tuple[LowRank, ...]] = {}
-        self.embedding, self.head, self.is_tied, self.conv1d = language_model_structure(text)
+        stored = {name.removeprefix(TEXT): tensor for name, tensor in text.tensors.items()}
+        structure = language_model(text.config, stored, text.folder)
+        self.embedding, self.head = TEXT + structure.embedding, TEXT + structure.head
+        self.conv1d = {TEXT + name for name in structure.conv1d}
+        self.adaptable = {TEXT + name for name in structure.adaptable}
+        self.names = {TEXT + found: TEXT + name for name, found in structure.names.items()}
+        self.unused = [TEXT + name for name in structure.unused]
+        for name in self.unused:
+            self.tensors.pop(name)
+        # transformers opens a folder untied whose file has a head of its own, whatever its config.json says.
+        head = self.tensors.get(self.head)
+        self.is_tied = structure.is_tied and (head is None or is_same(head, self.tensors[self.embedding]))
         if self.is_tied:
             self.tensors.pop(self.head, None)
         self.tokenizer_folder = text.files_folder if has_tokenizer(text.files_folder) else None
@@ -76,20 +90,29 @@ class _Merge:
     def apply(self, adapter: Adapter) -> None:
         rows_before = self.num_rows
         is_first = not any(role == "adapter" for role, _ in self.inputs)
-        if is_first and (not adapter.has_eyes or self.eyes is None or self.eyes.folder == self.text.folder):
+        if is_first and (not adapter.is_whole or self.eyes is None or self.eyes.folder == self.text.folder):
             check_base_name(adapter, self.text.folder)
-        if adapter.has_eyes and self.eyes is None:
+        if adapter.is_whole and self.eyes is None:
             raise ValueError(
                 f"The adapter {str(adapter.folder)!r} was made for a whole VisualCLA model: give the vision encoder too "
                 "(--vision_model)."
             )
+        self._take_file_names(adapter)
         self._untie(adapter)
         self._replace(adapter)
         self._add_lora(adapter)
         self._take_tokenizer(adapter)
-        if adapter.has_eyes:
+        if adapter.is_whole:
             self._take_eyes_config(adapter, rows_before)
         self.inputs.append(("adapter", adapter.folder))
+
+    def _take_file_names(self, adapter: Adapter) -> None:
+        """Adapters name modules, which transformers may call differently from the weights in files (GPT-NeoX)."""
+        for found, name in self.names.items():
+            if found in adapter.lora:
+                adapter.lora[name] = adapter.lora.pop(found)
+            if f"{found}.weight" in adapter.whole:
+                adapter.whole[f"{name}.weight"] = adapter.whole.pop(f"{found}.weight")
 
     def _untie(self, adapter: Adapter) -> None:
         """An adapter that changes one of two tied matrices was trained with the other as it was (PEFT 2777)."""
@@ -98,7 +121,7 @@ class _Merge:
         touches |= {f"{module}.weight" for module in adapter.lora if module in modules}
         if not self.is_tied or not touches:
             return
-        if adapter.config.get("ensure_weight_tying") and self.embedding in adapter.whole:
+        if adapter.ties and not any(module in adapter.lora for module in modules):
             adapter.whole.pop(self.head, None)
             return
         self.tensors[self.head] = self.tensors[self.embedding]
@@ -129,6 +152,12 @@ class _Merge:
                 )
             self.tensors[name] = tensor
             self.changes.pop(name, None)
+        modules = (
+            self.adaptable if self.eyes_config is None else self.adaptable | vision_modules(self.eyes_config, self.text_config)
+        )
+        check_targets(
+            adapter, modules if adapter.is_whole else self.adaptable, [lambda m: m.removeprefix(TEXT), str, release_name]
+        )
         if not self.is_tied and self.tensors[self.head].shape[0] != self.num_rows:
             raise ValueError(
                 f"The adapter {str(adapter.folder)!r} leaves {self.num_rows} rows in {self.embedding} but "
@@ -137,7 +166,7 @@ class _Merge:
             )
 
     def _eyes_places(self, adapter: Adapter) -> dict[str, Any]:
-        recorded = eyes_fields(_recorded_config(adapter)) if adapter.has_eyes else {}
+        recorded = eyes_fields(_recorded_config(adapter)) if adapter.is_whole else {}
         return eyes_shapes(
             {**self.eyes_config, **recorded, "vision_config": self.eyes_config["vision_config"]}, self.text_config
         )

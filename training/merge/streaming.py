@@ -3,6 +3,7 @@
 Memory is a fixed number of buffers, whatever the size of the model.
 """
 
+import math
 import queue
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -76,14 +77,34 @@ def _stream(shards: list[Shard], folder: Path, hashes: InputHashes, progress: Ca
             if block.is_first:
                 factors = [change.factors() for change in block.product.changes]
             if block.product.dtype == block.content.dtype and not factors:
+                _check_finite(block.content, block)
                 sink.put((block, give_back))
                 continue
             target = _take(targets, num_bytes := block.content.numel() * block.product.dtype.itemsize)
             rows = target[:num_bytes].view(block.product.dtype).view(block.content.shape)
             convert_rows(block.content, rows, factors, block.first_row, work)
+            _check_finite(rows, block)
             give_back()
             block.content = rows
             sink.put((block, lambda target=target: targets.put(target)))
+
+
+def _check_finite(values: torch.Tensor, block: _Block) -> None:
+    """What is written can be computed with."""
+    if not values.dtype.is_floating_point or not values.numel() or values.dtype.itemsize < 2:
+        return
+    low, high = values.aminmax()
+    if math.isfinite(low) and math.isfinite(high):
+        return
+    source = block.product.source
+    where = f" in {str(source.file)!r}" if isinstance(source, StoredTensor) else ""
+    if not torch.isfinite(source.read() if isinstance(source, StoredTensor) else source).all():
+        raise ValueError(
+            f"{block.name}{where} holds values that are not finite (inf or NaN): the file is damaged. Copy it again."
+        )
+    raise ValueError(
+        f"{block.name}{where} has values that {str(block.product.dtype).removeprefix('torch.')} cannot hold. Give --dtype bfloat16 or float32."
+    )
 
 
 def _row_elements(product: Product) -> int:

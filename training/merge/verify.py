@@ -11,10 +11,10 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from pipelines.checkpoints.adapters import Adapter
 from pipelines.visualcla import load_pretrained, load_tokenizer
-from pipelines.visualcla.adapter import apply_adapter
+from pipelines.visualcla.adapter import apply_adapter, load_adapter
 
-from .adapters import Adapter, read_adapter
 from .products import MergePlan
 
 QUESTION = "What is this? 这是什么？"
@@ -45,7 +45,7 @@ def verify(folder: Path, plan: MergePlan, vision_model: Path | None) -> str:
         inputs["text and image"] = _probe(merged, folder, Image.radial_gradient("L").resize((side_px, side_px)))
     found = {probe: merged(**values).logits for probe, values in inputs.items()}
     del merged
-    adapters = [read_adapter(path) for role, path in plan.inputs if role == "adapter"]
+    adapters = [load_adapter(path) for role, path in plan.inputs if role == "adapter"]
     reference = _reference(plan.text.folder, vision_model, adapters, dtype)
     tolerance = max(4 * torch.finfo(dtype).eps, MIN_TOLERANCE)
     reports = []
@@ -76,7 +76,7 @@ def _probe(model: PreTrainedModel, folder: Path, image: Image.Image | None) -> d
 
 
 def _reference(text_model: Path, vision_model: Path | None, adapters: list[Adapter], dtype: torch.dtype) -> PreTrainedModel:
-    releases = [adapter for adapter in adapters if adapter.has_eyes]
+    releases = [adapter for adapter in adapters if adapter.is_whole]
     if releases and vision_model is not None:
         bases = {"text_model": text_model, "vision_model": vision_model}
         model = load_pretrained(releases[-1].folder, **bases, dtype=torch.float32, use_adapter=False)
@@ -88,7 +88,7 @@ def _reference(text_model: Path, vision_model: Path | None, adapters: list[Adapt
         rows = [tensor.shape[0] for name, tensor in adapter.whole.items() if name.endswith("embed_tokens.weight")]
         if rows and rows[0] > language_model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows[0], mean_resizing=False)
-        apply_adapter(model if adapter.has_eyes else language_model, adapter.folder)
+        apply_adapter(model if adapter.is_whole else language_model, adapter.folder)
         _fold(model)
     _round(model, dtype)
     return model.requires_grad_(False).eval()
