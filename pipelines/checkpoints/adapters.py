@@ -190,7 +190,7 @@ def read_lora_config(folder: Path) -> Any:
 def _refuse_what_cannot_be_merged(folder: Path, config: dict[str, Any]) -> None:
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
-        raise ValueError(f"The adapter {str(folder)!r} has peft_type {kind!r}; only 'LORA' can be merged.")
+        raise ValueError(f"The adapter {str(folder)!r} has peft_type {kind!r}; only 'LORA' can be merged or loaded.")
     for option, reason in _REFUSED_OPTIONS.items():
         if config.get(option):
             raise ValueError(f"The adapter {str(folder)!r} has {option} {config[option]!r}: {reason}.")

@@ -195,7 +195,7 @@ def test_an_adapter_with_fewer_layers_than_the_model(release):
     adapter = torch.load(release / "adapter_model.bin", weights_only=True)
     less = {name: tensor for name, tensor in adapter.items() if "text_model.model.layers.2" not in name}
     torch.save(less, release / "adapter_model.bin")
-    with pytest.raises(ValueError, match="has no LoRA tensors for 7 of its target modules"):
+    with pytest.raises(ValueError, match="targets 39 modules of this model, and 7 of them have no LoRA"):
         load_pretrained(release, **BASES)
 
 
@@ -203,14 +203,14 @@ def test_an_adapter_tensor_without_a_place_is_named(release):
     adapter = torch.load(release / "adapter_model.bin", weights_only=True)
     adapter["base_model.model.text_model.model.layers.9.mlp.up_proj.lora_A.weight"] = torch.zeros(4, 64)
     torch.save(adapter, release / "adapter_model.bin")
-    with pytest.raises(ValueError, match=r"1 of 79 LoRA tensors .* have no place .*layers\.9\.mlp\.up_proj"):
+    with pytest.raises(ValueError, match=r"has no .*lora_B.* for text_model.model.layers\.9\.mlp\.up_proj"):
         load_pretrained(release, **BASES)
 
 
 def test_an_adapter_that_is_no_lora(merged_model, release):
     config = json.loads((release / "adapter_config.json").read_text())
     (release / "adapter_config.json").write_text(json.dumps({**config, "peft_type": "IA3"}))
-    with pytest.raises(ValueError, match="peft_type 'IA3'; only 'LORA' can be loaded"):
+    with pytest.raises(ValueError, match="peft_type 'IA3'; only 'LORA' can be merged"):
         apply_adapter(merged_model, release)
 
 
