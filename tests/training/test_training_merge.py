@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pipelines.visualcla import chat, detect_layout, load_pretrained, load_tokenizer
-from pipelines.visualcla.processing_visualcla import CHAT_TEMPLATE
+from pipelines.visualcla.processing_visualcla import CHAT_TEMPLATE, plain_template
 from pipelines.weights import load_tensors
 
 CASES = golden_json("generation")["merged"]
@@ -82,7 +82,7 @@ def test_the_right_tokenizer_and_template_are_written(merged):
     for case in golden_json("tokenizer")["encode_cases"]:
         assert tokenizer(case["text"], add_special_tokens=False)["input_ids"] == case["ids_add_special_tokens_False"]
     if merged[0] != "original":
-        assert tokenizer.chat_template == CHAT_TEMPLATE
+        assert tokenizer.chat_template == plain_template(CHAT_TEMPLATE)
 
 
 @pytest.mark.parametrize("container", ["flat_storage", "legacy_nonzip", "safetensors", "default"])
