@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
+from jinja2 import TemplateError
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -112,11 +113,16 @@ class ChatModel:
         Raises:
             ValueError: image items and images differ in number.
         """
-        rendered = self.processor.apply_chat_template(
-            [_without_typed_marks(message, self.pipeline.image_mark) for message in messages],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        try:
+            rendered = self.processor.apply_chat_template(
+                [_without_typed_marks(message, self.pipeline.image_mark) for message in messages],
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        except (TemplateError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(
+                f"The model's chat template fails: {' '.join(str(error).split())[:200]}. Copy it again."
+            ) from error
         return Prompt.from_text(rendered, images, self.pipeline.image_mark)
 
     def prepare(
@@ -287,7 +293,7 @@ class ChatModel:
             eos = config.eos_token_id
             config.pad_token_id = eos[0] if isinstance(eos, list) else 0 if eos is None else eos
         wrapped = [_ReplyPenalties(processors, config.bos_token_id, prompt_length)] if processors else []
-        return config, LogitsProcessorList(wrapped)
+        return config, LogitsProcessorList([_FiniteScores(), *wrapped])
 
 
 def message(role: str, text: str, num_images: int = 0) -> Message:
@@ -311,6 +317,18 @@ def _without_typed_marks(message: Message, mark: str) -> Message:
     if isinstance(content, str):
         return {**message, "content": clean(content)}
     return {**message, "content": [{**item, "text": clean(item["text"])} if "text" in item else item for item in content]}
+
+
+class _FiniteScores(LogitsProcessor):
+    """Stops a model whose numbers are broken: greedily it would answer with nothing, sampling would fail in the middle."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not torch.isfinite(scores.amax(-1)).all():
+            raise ValueError(
+                "The model's scores are not finite (inf or NaN): its weights are damaged, or too large for their precision. Load it "
+                "with --dtype bfloat16 or float32; if that does not help, copy its weights again."
+            )
+        return scores
 
 
 class _ReplyPenalties(LogitsProcessor):

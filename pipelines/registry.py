@@ -5,7 +5,6 @@ extension count too: see `legacy.py`.
 """
 
 import importlib
-import json
 import os
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import legacy
 from .base import VisionPipeline
+from .json_files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,11 +71,8 @@ def find_family(folder: str | os.PathLike) -> str | None:
     for file_name in ("vision/config.json", "config.json"):
         path = Path(folder) / file_name
         if path.is_file():
-            try:
-                model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-            except (ValueError, AttributeError) as error:
-                raise ValueError(f"{str(path)!r} is not a valid configuration ({error}). Copy the file again.") from error
-            if model_type in MODEL_TYPES:
+            model_type = read_json(path).get("model_type")
+            if isinstance(model_type, str) and model_type in MODEL_TYPES:
                 return MODEL_TYPES[model_type]
     path = Path(folder)
     for pattern, name in PICKLES.items():

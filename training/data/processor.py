@@ -21,7 +21,7 @@ def load_processor(name_or_path: str | os.PathLike) -> Any:
     name = find_family(folder)
     try:
         if name is None:
-            processor = AutoProcessor.from_pretrained(folder)
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         else:
             package = vars(family(name)).values()
             (kind,) = {value for value in package if inspect.isclass(value) and issubclass(value, ProcessorMixin)}

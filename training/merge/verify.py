@@ -64,7 +64,9 @@ def verify(folder: Path, plan: MergePlan, vision_model: Path | None) -> str:
 def _load(folder: Path, has_eyes: bool) -> PreTrainedModel:
     if has_eyes:
         return load_pretrained(folder, dtype=torch.float32).requires_grad_(False)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).requires_grad_(False).eval()
+    return (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).requires_grad_(False).eval()
+    )
 
 
 def _probe(model: PreTrainedModel, folder: Path, image: Image.Image | None) -> dict[str, torch.Tensor]:
