@@ -1,5 +1,6 @@
-"""The example family of pipelines/README.md, taken from that page, added to a copy of the folder, and run."""
+"""The example family of pipelines/README.md, taken from that page, added to a copy of the project, and led through all of it."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -8,11 +9,59 @@ from pathlib import Path
 
 import pytest
 
-PIPELINES = Path(__file__).resolve().parent.parent.parent / "pipelines"
+ROOT = Path(__file__).resolve().parent.parent.parent
+PIPELINES = ROOT / "pipelines"
+
+ALL_ROOMS = """
+import runpy
+
+runpy.run_path("make.py")
+runpy.run_path("look.py")
+print("doctor:")
+
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+
+from demo import ask
+from pipelines import doctor, load_model
+from pipelines.base import ImagePart
+from pipelines.generation import ChatModel, message
+from pipelines.registry import load_pipeline
+from training.data.collator import ConversationCollator
+from training.merge import command, convert
+
+for source, target, layout in (("rainbow", "webui", "webui"), ("webui", "there", "transformers"), ("there", "back", "webui")):
+    assert convert.main([source, target, "--layout", layout]) == 0
+adapter = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+get_peft_model(AutoModelForCausalLM.from_pretrained("webui"), adapter).save_pretrained("adapter")
+assert command.main(["--text_model", "webui", "--lora_model", "adapter", "--output_dir", "merged"]) == 0
+assert doctor.main(["webui"]) == 0
+Image.new("RGB", (40, 30), "red").save("red.png")
+assert ask.main(["--model", "webui", "--image", "red.png", "what colour"]) == 0
+red, config = Image.new("RGB", (40, 30), "red"), GenerationConfig(do_sample=False, max_new_tokens=4)
+question = [message("user", "what colour", 1)], [ImagePart.of(red)]
+model, processor = load_model("rainbow", dtype=torch.float32)
+answer = ChatModel(model, processor).answer(*question, config)
+for folder in ("webui", "back"):  # the language model as the web UI loads it, the vision model beside it
+    bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert ChatModel(bare, processor, load_pipeline(folder)).answer(*question, config) == answer, folder
+rows = [{"messages": [*question[0], {"role": "assistant", "content": "red"}], "images": [red]}] * 2
+batch = ConversationCollator(processor)(rows)
+theirs = AutoModelForImageTextToText.from_pretrained("rainbow")
+assert type(AutoProcessor.from_pretrained("rainbow")) is type(processor)
+loss = theirs(**batch).loss
+loss.backward()
+assert all(p.grad is not None for name, p in theirs.named_parameters() if "vision_model" in name)
+inputs = processor(images=[red], text=processor.apply_chat_template(question[0], add_generation_prompt=True))
+plain, merged = (load_model(folder, dtype=torch.float32)[0](**inputs).logits for folder in ("webui", "merged"))
+assert not torch.allclose(plain, merged)
+"""
 
 
 def blocks() -> dict[str, str]:
-    """First line of each block of the page to the rest of it; blocks of JSON and output by their language."""
+    """First line of each block of the page to the rest of it; blocks of output by their language."""
     text = (PIPELINES / "README.md").read_text(encoding="utf-8")
     found = {}
     for language, block in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
@@ -21,26 +70,39 @@ def blocks() -> dict[str, str]:
     return found
 
 
-@pytest.mark.slow
-def test_six_steps_make_a_family(tmp_path):
-    shutil.copytree(PIPELINES, tmp_path / "pipelines", ignore=shutil.ignore_patterns("visualcla", "__pycache__"))
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project with the page's family in it."""
+    folder = tmp_path_factory.mktemp("six_steps")
+    for room in ("pipelines", "training", "demo"):
+        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__", "model", "recipes"))
     page = blocks()
     files = {name[2:]: code for name, code in page.items() if name.startswith("# ") and name.endswith(".py")}
-    assert sorted(files) == ["look.py", "make.py", "pipelines/palette/__init__.py", "pipelines/palette/pipeline.py"]
+    own = ["__init__", "configuration_palette", "modeling_palette", "pipeline", "processing_palette"]
+    assert sorted(files) == ["look.py", "make.py", *(f"pipelines/palette/{name}.py" for name in own)]
     for name, code in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(code, encoding="utf-8")
-    registry = tmp_path / "pipelines" / "registry.py"
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(code, encoding="utf-8")
+    registry = folder / "pipelines" / "registry.py"
     for table in ("FAMILIES", "MODEL_TYPES"):
         head, opening, tail = registry.read_text(encoding="utf-8").partition(f"{table}: dict[str, str] = {{")
         registry.write_text(f"{head}{opening}\n{page[f'# pipelines/registry.py: {table}']}{tail}", encoding="utf-8")
-    run = subprocess.run(
-        [sys.executable, "-c", "import runpy; runpy.run_path('make.py'); runpy.run_path('look.py')"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == page["text"]
-    assert page["json"].strip() == (tmp_path / "rainbow/vision/config.json").read_text()
+    return folder
+
+
+@pytest.mark.slow
+def test_six_steps_make_a_family_that_every_room_takes(project):
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_ROOMS],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(project)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    look, _, report = done.stdout.partition("doctor:\n")
+    assert look == blocks()["text"]
+    assert "Palette: the colour of each cell of a grid; layout webui" in report and "missing" not in report
 
 
 def test_every_file_is_named_on_the_page():
