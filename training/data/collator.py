@@ -97,18 +97,26 @@ class ConversationCollator:
             "attention_mask": torch.tensor([padded([1] * len(row.ids), 0) for row in encoded]),
             "labels": torch.tensor([padded(row.labels, IGNORED) for row in encoded]),
         }
-        for key in dict.fromkeys(key for row in encoded for key in row.inputs):
-            values = [(row.inputs.get(key), len(row.ids)) for row in encoded]
-            if any(is_per_token(value, length) for value, length in values):
-                batch[key] = torch.cat([_padded(value, length, longest) for value, length in values])
-            else:
-                batch[key] = _joined([value for value, _ in values if value is not None])
-        return batch
+        return {**batch, **join_inputs(encoded, longest)}
 
 
-def _padded(value: torch.Tensor | None, length: int, longest: int) -> torch.Tensor:
-    value = torch.zeros(1, length, dtype=torch.long) if value is None else value
-    return torch.nn.functional.pad(value, (0, longest - length))
+def join_inputs(rows: list[Encoded], length: int, in_a_row: bool = False) -> dict[str, Any]:
+    """The other keys of encoded rows: by token padded to `length` (each row, or all of them one after the other), else by picture."""
+    joined = {}
+    for key in dict.fromkeys(key for row in rows for key in row.inputs):
+        values = [(row.inputs.get(key), len(row.ids)) for row in rows]
+        if not any(is_per_token(value, own) for value, own in values):
+            joined[key] = _joined([value for value, _ in values if value is not None])
+        elif in_a_row:
+            joined[key] = _padded(torch.cat([_padded(value, own, own) for value, own in values], dim=1), 0, length)
+        else:
+            joined[key] = torch.cat([_padded(value, own, length) for value, own in values])
+    return joined
+
+
+def _padded(value: torch.Tensor | None, own: int, length: int) -> torch.Tensor:
+    value = torch.zeros(1, own, dtype=torch.long) if value is None else value
+    return torch.nn.functional.pad(value, (0, length - value.shape[1]))
 
 
 def _joined(values: list[Any]) -> Any:

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from .files import SUFFIXES, RowFile
 from .mixture import Mixture
 from .rows import Row, content_items
+from .streaming import ShardStream
 
 
 class RowStream(IterableDataset):
@@ -53,12 +54,15 @@ def open_source(source: str, seed: int, batch_size: int = 1, sort_window: int = 
         return RowFile(path)
     if path.suffix.lower() in (".yaml", ".yml"):
         return Mixture.open(path, seed)
+    if path.suffix.lower() == ".tar":
+        shards = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+        return ShardStream(shards or [path], seed)
     module_name, _, function_name = source.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"source {source!r} cannot be opened ({error}). Give a file of rows ({', '.join(SUFFIXES)}), a mixture (.yaml), or module:function such "
+            f"source {source!r} cannot be opened ({error}). Give a file of rows ({', '.join(SUFFIXES)}), a mixture (.yaml), shards ('shards/*.tar'), or module:function such "
             "as 'demo.world:instruction_rows'."
         ) from error
     return RowStream(function, seed, batch_size, sort_window)

@@ -87,7 +87,7 @@ class Run:
             callbacks=[LossCurve(self.folder)],
             optimizers=(self._optimizer(), None),
         )
-        trainer.train()
+        trainer.train(resume_from_checkpoint=self.arguments.resume_from_checkpoint)
         if not trainer.is_world_process_zero():
             return self.result
         self.model.eval()

@@ -1,0 +1,97 @@
+"""Several rows in one sequence of fixed length, so that almost no token is padding.
+
+Rows stay isolated: position ids begin at 0 with each row, and where transformers finds that no attention mask is given and no cache
+kept, its SDPA path cuts attention at each such beginning. With `use_cache=True`, or with an attention mask, rows would see each other,
+so a packed batch has no mask and says `use_cache: False`.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from .collator import ConversationCollator, join_inputs
+from .encode import Encoded
+from .rows import IGNORED, Row
+
+OPEN_PACKS = 32
+"""Sequences that are filled at the same time; more fill better, and hold rows back longer."""
+
+
+class Pack(list):
+    """Encoded rows that share a sequence."""
+
+    @property
+    def length(self) -> int:
+        return sum(len(row.ids) for row in self)
+
+    @property
+    def num_pictures(self) -> int:
+        return sum(_num_pictures(row) for row in self)
+
+
+def pack(rows: Iterable[Encoded], length: int, max_pictures: int | None = None, open_packs: int = OPEN_PACKS) -> Iterator[Pack]:
+    """Rows into sequences of at most `length` tokens and `max_pictures` pictures: each into the fullest that has room (best fit).
+
+    Raises:
+        ValueError: a row alone is too long, or has too many pictures.
+    """
+    packs: list[Pack] = []
+    for row in rows:
+        pictures = _num_pictures(row)
+        if len(row.ids) > length or (max_pictures is not None and pictures > max_pictures):
+            raise ValueError(
+                f"a row of {len(row.ids)} tokens and {pictures} pictures fits into no pack ({length} tokens, {max_pictures} pictures)."
+            )
+        fitting = [
+            one
+            for one in packs
+            if one.length + len(row.ids) <= length and (max_pictures is None or one.num_pictures + pictures <= max_pictures)
+        ]
+        if fitting:
+            max(fitting, key=lambda one: one.length).append(row)
+        else:
+            if len(packs) == open_packs:
+                fullest = max(packs, key=lambda one: one.length)
+                packs.remove(fullest)
+                yield fullest
+            packs.append(Pack([row]))
+    yield from packs
+
+
+class PackingCollator:
+    """Lists of rows to one packed batch: `input_ids`, `labels`, `position_ids` (1, length), the processor's keys by picture, and
+    `use_cache: False`. For models whose language model takes `position_ids` on the SDPA path.
+
+    Args:
+        collator: encodes the rows.
+        length: tokens of a sequence; a batch is one sequence, padded to it.
+    """
+
+    def __init__(self, collator: ConversationCollator, length: int):
+        self.collator, self.length = collator, length
+
+    def join(self, rows: Pack) -> dict[str, Any]:
+        """One packed sequence as a batch."""
+        ids = [token for row in rows for token in row.ids]
+        # The first label of a row would be predicted by the last token of the row before.
+        labels = [label for row in rows for label in (IGNORED, *row.labels[1:])]
+        positions = [position for row in rows for position in range(len(row.ids))]
+        rest = self.length - len(ids)
+        batch = {
+            "input_ids": torch.tensor([ids + [self.collator.pad_token_id] * rest]),
+            "labels": torch.tensor([labels + [IGNORED] * rest]),
+            "position_ids": torch.tensor([positions + list(range(rest))]),
+            "use_cache": False,
+        }
+        return {**batch, **join_inputs(rows, self.length, in_a_row=True)}
+
+    def packs(self, rows: Iterable[Row], max_pictures: int | None = None) -> Iterator[Pack]:
+        """Rows encoded and packed; bad ones are left out and counted."""
+        return pack(
+            (encoded for row in rows if (encoded := self.collator.try_encode(row)) is not None), self.length, max_pictures
+        )
+
+
+def _num_pictures(row: Encoded) -> int:
+    return next((len(value) for key, value in row.inputs.items() if key.startswith("pixel_values")), 0)
