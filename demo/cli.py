@@ -35,6 +35,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vision_model", metavar="FOLDER", help="the vision encoder, likewise")
     group.add_argument("--lora_model", metavar="PATH", help="the unmerged release, or an adapter for --model")
     group.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"], default="auto", help="of the weights")
+    group.add_argument("--prompt_style", help="which of the family's prompts, where it has several (docs/families.md)")
     bits = group.add_mutually_exclusive_group()
     bits.add_argument("--load_in_8bit", action="store_true", help="quantise the language model to 8 bits")
     bits.add_argument("--load_in_4bit", action="store_true", help="quantise the language model to 4 bits")
@@ -79,6 +80,8 @@ def load_chat(args: argparse.Namespace):
     check_memory(folders, bits, "cuda" if has_gpu else "cpu")
     if adapter is not None:
         bases["lora_model"] = adapter
+    if args.prompt_style is not None:
+        bases["prompt_style"] = args.prompt_style
     model, processor = load_model(
         name,
         **bases,

@@ -5,6 +5,7 @@ extension count too: see `legacy.py`.
 """
 
 import importlib
+import inspect
 import os
 from pathlib import Path
 from types import ModuleType
@@ -130,7 +131,8 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
     Args:
         folder: a model folder, or what a family's published files are; a hub name works where the family is told by its
             configuration.
-        kwargs: for the family: `text_model`, `vision_model`, `lora_model`, `dtype`, `device_map`, `load_in_8bit`, `load_in_4bit`.
+        kwargs: for the family: `text_model`, `vision_model`, `lora_model`, `dtype`, `device_map`, `load_in_8bit`, `load_in_4bit`,
+            `prompt_style`.
 
     Returns:
         (model, processor)
@@ -147,7 +149,10 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
             f"{str(folder)!r} is no model of a known family ({', '.join(FAMILIES)}): neither 'vision/config.json' nor 'config.json' "
             "names one. What is it? python -m pipelines.doctor FOLDER"
         )
-    return family(found).load_model(folder, **kwargs)
+    load = family(found).load_model
+    if "prompt_style" in kwargs and "prompt_style" not in inspect.signature(load).parameters:
+        raise ValueError(f"{found} has one prompt only: leave prompt_style out.")
+    return load(folder, **kwargs)
 
 
 def converter(path: str | os.PathLike) -> "Callable[..., None] | None":

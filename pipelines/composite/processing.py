@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from ..hub import hub_kwargs_of, resolve_folder
 from ..images import load_image
 from ..json_files import read_json
 from ..visualcla.tokenization_visualcla import load_tokenizer
@@ -88,8 +89,8 @@ class CompositeProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "CompositeProcessor":
-        """Open the processor of a folder that this project wrote."""
-        folder = Path(pretrained_model_name_or_path)
+        """Open the processor of a folder, here or on the hub, that this project wrote."""
+        folder = resolve_folder(pretrained_model_name_or_path, **hub_kwargs_of(kwargs))
         processor = cls.of(folder, cls.config_of(folder))
         template = folder / "chat_template.jinja"
         if template.is_file():

@@ -101,6 +101,7 @@ def _write_shards(tensors, folder: Path, stem: str, suffix: str, save, max_shard
     def flush() -> None:
         file = folder / f"{stem}-part{len(shards):05d}.{suffix}"
         save(shard, file)
+        file.chmod(0o644)  # safetensors writes for its owner alone
         shards.append((file, list(shard)))
         shard.clear()
 

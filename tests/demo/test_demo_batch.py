@@ -136,3 +136,18 @@ def test_answers_to_other_questions_are_not_gone_on_with(folder, capsys):
     assert run(write_lines(folder / "questions.jsonl", ROWS), folder) == 2
     assert "answers another question" in capsys.readouterr().err
     assert (folder / "answers.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("model", "style", "said"),
+    [("minigpt4", "main", None), ("minigpt4", "readme", "'v1', 'main', 'llama2'"), ("shipped", "main", "one prompt only")],
+)
+def test_a_prompt_style_is_taken_where_there_are_several(model, style, said, folder, capsys):
+    questions = write_lines(folder / "questions.jsonl", [{"image": "900001.png", "question": "What color is the boat?"}])
+    assert run(questions, folder, "--prompt_style", style, model=model) == (0 if said is None else 2)
+    if said is not None:
+        assert said in capsys.readouterr().err
+        return
+    recorded = json.loads((MINI / "expected.json").read_text(encoding="utf-8"))["single_main"]["text"]
+    answer = read_lines(folder / "answers.jsonl")[0]["answer"]
+    assert answer and recorded.removeprefix("<s>").strip().startswith(answer.strip())
