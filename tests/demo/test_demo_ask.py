@@ -181,7 +181,7 @@ def test_more_memory_than_there_is_is_refused_before_loading(monkeypatch, capsys
 
 def test_unknown_verb(capsys):
     assert demo_main(["sing"]) == 2
-    assert capsys.readouterr().err == "python -m demo: unknown verb 'sing'. Available: page, ask, score.\n"
+    assert capsys.readouterr().err == "python -m demo: unknown verb 'sing'. Available: page, ask, batch, score.\n"
 
 
 def test_help_names_the_verbs(capsys):
