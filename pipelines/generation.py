@@ -123,6 +123,8 @@ class ChatModel:
             raise ValueError(
                 f"The model's chat template fails: {' '.join(str(error).split())[:200]}. Copy it again."
             ) from error
+        if not rendered.strip():
+            raise ValueError("The model's chat template writes nothing for this conversation. Copy chat_template.jinja again.")
         return Prompt.from_text(rendered, images, self.pipeline.image_mark)
 
     def prepare(
