@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, LoraModel
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.visualcla import VisualCLAProcessor
-from pipelines.visualcla.adapter import for_names_in_memory
 from pipelines.visualcla.processing_visualcla import plain_template
 
 from .config import Recipe
@@ -31,7 +31,20 @@ def add_lora(model: nn.Module, recipe: Recipe) -> LoraModel | None:
         lora_dropout=recipe.lora_dropout,
         target_modules=recipe.lora_target_modules,
     )
-    return LoraModel(model, for_names_in_memory(config, model), ADAPTER_NAME)
+    config.target_modules = _targets(model, config)
+    return LoraModel(model, config, ADAPTER_NAME)
+
+
+def _targets(model: nn.Module, config: LoraConfig) -> set[str]:
+    """The modules that a recipe's pattern means: it is about the names in files, and in memory they may be called otherwise."""
+    names = {name: model.stored_name(f"{name}.").removesuffix(".") for name, _ in model.named_modules() if name}
+    targets = {name for name, stored in names.items() if check_target_module_exists(config, stored)}
+    if not targets:
+        raise ValueError(
+            f"No module of the model is a target: lora_target_modules is {config.target_modules!r}, the modules are called like "
+            f"{list(names.values())[-1]!r}."
+        )
+    return targets
 
 
 def merge_lora(lora: LoraModel | None) -> None:
