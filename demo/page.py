@@ -13,6 +13,8 @@ from .cli import DEFAULT_MODEL, Parser, add_generation_flags, add_model_flags, g
 
 logger = logging.getLogger(__name__)
 
+FIRST_PORT = 7860  # gradio takes the first free one from here
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the page until Ctrl-C; 2 when it cannot be served."""
@@ -52,6 +54,8 @@ def _serve(args, name: str, own: Path) -> int:
     except OSError as error:
         print(f"python -m demo page: {one_line(error)}", file=sys.stderr)
         return 2
+    if args.port is None and not address.rstrip("/").endswith(f":{FIRST_PORT}") and not args.share:
+        print(f"Port {FIRST_PORT} is in use: the page is on another one.", file=sys.stderr)
     print(f"The chat page with {name}: {address} (Ctrl-C stops it)", flush=True)
     threading.Thread(target=_load, args=[shared], daemon=True).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the pictures go also when the page is killed

@@ -57,7 +57,7 @@ VERBS = {
     "demo": Verb(verbs.demo, ["--port", "--no-browser", *ENVIRONMENT_FLAGS], passes_on=True),
     "test": Verb(verbs.test, ENVIRONMENT_FLAGS, passes_on=True),
     "webui": Verb(verbs.webui, ["folder", "--enable", "--model", *PLACES]),
-    "uninstall": Verb(verbs.uninstall, ["folder", "--user-data-dir"]),
+    "uninstall": Verb(verbs.uninstall, ["folder", "--dry-run", "--user-data-dir"]),
     "doctor": Verb(verbs.doctor, ["folders", "--json", "--python", "--user-data-dir"]),
 }
 
@@ -108,7 +108,7 @@ def main(arguments: list | None = None) -> int:
     except InstallError as error:
         message, status = str(error), error.status
     except KeyboardInterrupt:
-        message, status = "Interrupted. Run the same command again to go on.", 130
+        message, status = "Interrupted. Run the same command again: it begins anew what was not finished.", 130
     except OSError as error:
         message, status = f"{error}. {advice_for(error, options.verb)}", 1
     print(f"install.py: {message}", file=sys.stderr, flush=True)

@@ -89,7 +89,7 @@ class Put:
         if not (folder / "config.json").is_file():
             advice = "See: python install.py doctor FOLDER"
             raise UserError(f"--model {model!r} is no model folder: it has no config.json. {advice}")
-        link = self.web.models / folder.name
+        link = self.web.models / (folder.name if folder.name != "model" else f"{folder.parent.name}-model")
         if os.path.lexists(str(link)):
             if link.exists() and link.samefile(folder):
                 return {}

@@ -41,6 +41,29 @@ def take_out(web: WebUI, manifest: Manifest) -> list:
     return left
 
 
+def preview(web: WebUI, manifest: Manifest) -> list:
+    """What `take_out` would do, and changes nothing: title and text of each line."""
+    inside, going, staying = manifest.extension + "/", [], []
+    for name, hashes in manifest.files.items():
+        there = hash_of(web.place(name))
+        if there is not None:
+            (going if there in hashes else staying).append(name)
+    for name, folder in manifest.links.items():
+        if os.path.lexists(str(web.place(name))):
+            (going if is_link_to(web.place(name), folder) else staying).append(name)
+    count = sum(name.startswith(inside) for name in going)
+    return [
+        *([("remove", f"{manifest.extension} ({count} files)")] if count else []),
+        *(("remove", name) for name in going if not name.startswith(inside)),
+        *([("restore", web.name(web.settings))] if manifest.settings else []),
+        *(
+            [("packages", ", ".join(f"{name} {manifest.packages[name]}" for name in sorted(manifest.packages)))]
+            * bool(manifest.packages)
+        ),
+        *(("stays", f"{name} was changed") for name in staying),
+    ]
+
+
 def _links(web: WebUI, links: dict) -> list:
     left = []
     for name, folder in links.items():

@@ -14,7 +14,7 @@ from .lock import only_one
 from .processes import ask, run
 from .put import Put
 from .settings_yaml import enabled_in
-from .take_out import take_out
+from .take_out import preview, take_out
 from .webui import EXTENSION, TESTED_WEBUI, WebUI
 from .words import InstallError, UserError, last_line, say, show
 
@@ -66,7 +66,8 @@ def webui(options: argparse.Namespace) -> int:
     say(f"text-generation-webui {version or 'of an unknown version'} in {show(web.root)}")
     say(f"  its Python    {python}, torch {packages['torch']}, transformers {packages['transformers']}")
     if not (version or "").startswith(TESTED_WEBUI):
-        say(f"  note          the plugin was tested with {TESTED_WEBUI}; its panel names what does not fit another version")
+        tested = " and ".join(TESTED_WEBUI)
+        say(f"  note          the plugin was tested with {tested}; its panel names what does not fit another version")
     with only_one():
         put = Put(web, options.system, options.link, options.model, options.enable)
         added = webui_python.plan(python, needed, packages)
@@ -79,7 +80,8 @@ def webui(options: argparse.Namespace) -> int:
         webui_python.add(python, needed, packages)
         put.finish()
     where = "" if enabled_in(web) else f" with --extensions {EXTENSION}"
-    say(f"Done. Start the web UI{where} and load a model that has eyes with the Transformers loader.")
+    model = next((Path(name).name for name in put.models), "a model that has eyes")
+    say(f"Done. Start the web UI{where} and load {model} with the Transformers loader.")
     say(f"To look: {web.command('doctor')}   To take it out: {web.command('uninstall')}")
     return 0
 
@@ -93,6 +95,11 @@ def uninstall(options: argparse.Namespace) -> int:
             discard_draft(web.manifest)  # of a run that ended before it had begun
             by_hand = next((f" {web.name(path)} was put there by hand: delete it." for path in web.extension_folders()), "")
             raise UserError(f"Nothing in {show(web.root)} was put there by install.py.{by_hand}")
+        if options.dry_run:
+            for title, text in preview(web, recorded):
+                say(f"  {title:13} {text}")
+            say("Nothing was changed (--dry-run).")
+            return 0
         left = take_out(web, recorded)
     for sentence in left:
         say(f"  left: {sentence}")

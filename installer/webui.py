@@ -10,7 +10,7 @@ from .processes import ask
 from .words import UserError, quote, show
 
 EXTENSION = "multimodal_vcla"
-TESTED_WEBUI = "v4.7"
+TESTED_WEBUI = ("v4.9", "v4.7")
 
 
 class WebUI:

@@ -55,13 +55,15 @@ def test_doctor_says_what_a_web_ui_holds(checkout, web, tmp_path, capfd, real_pi
 
 @pytest.mark.slow
 def test_doctor_for_programs(checkout, web, tmp_path, capfd, real_pipelines):
-    model = make_model(tmp_path / "model")
+    model = make_model(tmp_path / "seeing7b")
     main(["webui", str(web), "--enable", "--model", str(model)])
     status, output = doctor(capfd, web, model, "--json")
     found = json.loads(output)
     (report,) = found["webuis"]
     assert status == 1 and report["missing"] == [] and report["next"] == ["start the web UI and load a model that has eyes"]
-    assert report["packages"]["torch"] == "2.9.1+cu128" and report["models_with_eyes"] == [str(web / "user_data/models/model")]
+    assert report["packages"]["torch"] == "2.9.1+cu128" and report["models_with_eyes"] == [
+        str(web / "user_data/models/seeing7b")
+    ]
     assert [item["family"] for item in found["models"]] == ["visualcla", "visualcla"]
     assert all("weights" in " ".join(item["missing"]) for item in found["models"])
 

@@ -31,7 +31,7 @@ def test_plugin_and_pipelines_land_in_the_extensions_own_folder(checkout, web, c
     }
     output = capsys.readouterr().out
     assert "nothing is missing" in output and "Start the web UI with --extensions multimodal_vcla" in output
-    assert "of an unknown version" in output and "tested with v4.7" in output
+    assert "of an unknown version" in output and "tested with v4.9 and v4.7" in output
     assert f"uninstall '{web}'" in output
 
 
@@ -67,12 +67,12 @@ def test_uninstall_leaves_every_byte_as_it_was(checkout, web, tmp_path, flags, t
 
 
 def test_dry_run_changes_nothing(checkout, web, tmp_path, capsys):
-    model = make_model(tmp_path / "model")
+    model = make_model(tmp_path / "seeing7b")
     before = snapshot(tmp_path)
     assert main(["webui", str(web), "--dry-run", "--enable", "--model", str(model)]) == 0
     assert snapshot(tmp_path) == before
     output = capsys.readouterr().out
-    for words in ("presets/VisualCLA.yaml", "models/model -> ", "user_data/settings.yaml", "Nothing was changed"):
+    for words in ("presets/VisualCLA.yaml", "models/seeing7b -> ", "user_data/settings.yaml", "Nothing was changed"):
         assert words in output
 
 
@@ -103,12 +103,12 @@ def test_uninstall_leaves_what_the_user_changed_and_says_so(checkout, web, capsy
 
 
 def test_model_link_that_became_something_else_stays(checkout, web, tmp_path, capsys):
-    main(["webui", str(web), "--model", str(make_model(tmp_path / "model"))])
-    (web / "user_data/models/model").unlink()
-    write(web / "user_data/models/model/config.json", "{}")
+    main(["webui", str(web), "--model", str(make_model(tmp_path / "seeing7b"))])
+    (web / "user_data/models/seeing7b").unlink()
+    write(web / "user_data/models/seeing7b/config.json", "{}")
     assert main(["uninstall", str(web)]) == 0
-    assert "models/model is no link to" in capsys.readouterr().out
-    assert (web / "user_data/models/model/config.json").is_file()
+    assert "models/seeing7b is no link to" in capsys.readouterr().out
+    assert (web / "user_data/models/seeing7b/config.json").is_file()
 
 
 # --- updates
@@ -279,6 +279,24 @@ def test_mistakes_are_one_line(checkout, web, tmp_path, capsys, arguments, words
 
 
 def test_name_of_a_model_that_is_taken(checkout, web, tmp_path, capsys):
-    write(web / "user_data/models/model/config.json", "{}")
-    assert "is another model" in fails(capsys, "webui", web, "--model", make_model(tmp_path / "model"))
-    assert main(["webui", str(web), "--model", str(web / "user_data/models/model")]) == 0  # there already
+    write(web / "user_data/models/seeing7b/config.json", "{}")
+    assert "is another model" in fails(capsys, "webui", web, "--model", make_model(tmp_path / "seeing7b"))
+    assert main(["webui", str(web), "--model", str(web / "user_data/models/seeing7b")]) == 0  # there already
+
+
+def test_a_dry_run_of_uninstall_says_what_goes_and_changes_nothing(checkout, web, tmp_path, capsys):
+    main(["webui", str(web), "--enable", "--model", str(make_model(tmp_path / "seeing7b"))])
+    write(web / "user_data/presets/VisualCLA.yaml", "temperature: 1\n")
+    before = snapshot(tmp_path)
+    capsys.readouterr()
+    assert main(["uninstall", str(web), "--dry-run"]) == 0
+    assert snapshot(tmp_path) == before
+    output = capsys.readouterr().out
+    for words in ("multimodal_vcla (", "models/seeing7b", "user_data/settings.yaml", "VisualCLA.yaml was changed", "--dry-run"):
+        assert words in output
+    assert main(["uninstall", str(web)]) == 0
+
+
+def test_a_model_that_is_called_model_is_linked_under_a_name_that_tells_it_apart(checkout, web, tmp_path):
+    main(["webui", str(web), "--model", str(make_model(tmp_path / "demo" / "model"))])
+    assert (web / "user_data/models/demo-model/config.json").is_file()

@@ -251,9 +251,8 @@ class Page:
         ends = self.page.evaluate("__ends")
         yield
         self.page.wait_for_function("ends => __ends > ends", arg=ends)
+        self.page.wait_for_function("() => document.querySelector('#chat [data-index]') || __toasts.length")
         self.settle()
-        if not self.page.locator("#chat [data-index]").count():
-            self.load()  # on a slow machine the page may lose the first drawing of a chat
 
     def send(self, text: str, *pictures: Path) -> str:
         if pictures:
@@ -275,8 +274,10 @@ class Page:
         at = "" if row is None else f'[data-index="{row}"]'
         self.page.locator(f"#chat {kind}{at} .footer-{name}-button").last.dispatch_event("click")
 
-    def menu(self, label: str) -> None:
-        self.page.locator("#hover-menu button", has_text=label).first.dispatch_event("click")
+    def menu(self, *names: str) -> None:
+        """Click a button of the menu; its name differs between versions of the web UI."""
+        name = re.compile("|".join(map(re.escape, names)))
+        self.page.locator("#hover-menu button", has_text=name).first.dispatch_event("click")
         self.settle()
 
     def edit(self, row: int, text: str) -> None:

@@ -103,11 +103,11 @@ def test_start_reply_with_keeps_the_picture(page, server, oracle, pictures):
 def test_a_dummy_message_keeps_its_picture(page, oracle, pictures):
     page.attach(pictures[0])
     page.page.fill("#chat-input textarea", TOP_LEFT)
-    page.menu("Send dummy message")
+    page.menu("Insert user message", "Send dummy message")
     page.page.wait_for_selector("#chat .image-attachment img")
     said = right_answer(TOP_LEFT, pictures[:1])
     page.page.fill("#chat-input textarea", said)
-    page.menu("Send dummy reply")
+    page.menu("Insert assistant message", "Send dummy reply")
     page.page.wait_for_selector("#chat .assistant-message")
     page.settle(1000)
     assert shown(page) == [1]

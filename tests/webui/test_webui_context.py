@@ -45,7 +45,7 @@ def test_old_pictures_go_with_their_messages(page, server, oracle, pictures, tru
         assert same(reply, oracle.of_ids(seen["ids"], pictures[number + 1 - len(held) : number + 1]))
         right(reply, TOP_LEFT, [picture])
     assert len(held) < number, "the first ones are gone"
-    assert "dropped with its message" in page.panel() and f"In context: {len(held)} pictures" in page.panel()
+    assert "dropped with its message" in page.panel() and f"In context: {len(held)} picture" in page.panel()
 
 
 def test_a_question_that_is_too_long_is_cut_and_keeps_its_picture(page, server, oracle, pictures, truncated):

@@ -49,6 +49,8 @@ def test_several_users(tmp_path, model_folder, settings, oracle, pictures, chrom
 
 @pytest.mark.parametrize("flags", [("--system",), ("--link",), ()])
 def test_install_py_installs_a_plugin_that_sees(tmp_path, model_folder, settings, oracle, pictures, chrome, flags):
+    name = model_folder.name if model_folder.name != "model" else f"{model_folder.parent.name}-model"
+
     def install(*words):
         command = [sys.executable, str(ROOT / "install.py"), *words]
         subprocess.run(command, check=True, capture_output=True, timeout=600)
@@ -56,9 +58,9 @@ def test_install_py_installs_a_plugin_that_sees(tmp_path, model_folder, settings
     def prepare(root):
         python = textgen_python(Path(os.environ["TEXTGEN_DIR"]))
         install("webui", str(root), "--enable", "--model", str(model_folder), "--python", python, *flags)
-        assert (root / "user_data" / "models" / model_folder.name).is_symlink()
+        assert (root / "user_data" / "models" / name).is_symlink()
 
-    with Server(tmp_path, None, settings, ("--cpu", "--model", model_folder.name), prepare, is_enabled=False) as server:
+    with Server(tmp_path, None, settings, ("--cpu", "--model", name), prepare, is_enabled=False) as server:
         page = Page(chrome, server.url)
         oracle.check(page.send(TOP_LEFT, pictures[0]), (TOP_LEFT, pictures[:1]))
         assert model_folder.name in page.panel()
@@ -161,7 +163,7 @@ def test_a_pipeline_of_the_former_extension_by_its_setting(tmp_path, model_folde
         page = Page(chrome, server.url)
         assert not page.send(RING, *pictures[:2])
         (said,) = {toast for toast in page.toasts() if "tiny-old-65" in toast}
-        assert "Available: 'visualcla', 'tiny-old-64', 'tiny-old-48'" in said
+        assert "Available: 'visualcla', " in said and "'tiny-old-64', 'tiny-old-48'" in said
         page.page.context.close()
     shutil.rmtree(server.root)
     with Server(tmp_path, blind, {**settings, "multimodal_vcla-pipeline": "tiny-old-64"}, ("--cpu",), prepare) as server:
