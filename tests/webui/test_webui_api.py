@@ -105,36 +105,6 @@ def test_what_is_refused_says_which_and_why(server, oracle, pictures, bad, why):
     assert status == 400 and why in answer["error"]["message"] and "2 of message 1" in answer["error"]["message"]
 
 
-@pytest.mark.parametrize("role", ["system", "developer", "assistant", "tool"])
-def test_picture_of_every_role_is_seen(server, oracle, pictures, role):
-    """The model was not taught such chats; what it says has to depend on the picture, and on nothing else."""
-    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-    before = {"role": "assistant", "content": None, "tool_calls": [call]}
-
-    def ask(picture):
-        message = {**user("", picture), "role": role, "tool_call_id": "1"}
-        shown = [user("Look."), before, message] if role == "tool" else [message]
-        status, reply = chat(server, [*shown, user(TOP_LEFT)], oracle)
-        assert status == 200, reply
-        return reply
-
-    replies = [ask(picture) for picture in (*pictures[:3], pictures[0])]
-    assert len(set(replies)) > 1 and replies[0] == replies[3]
-
-
-def test_texts_between_pictures_stay_between_them(server, oracle, pictures):
-    one, two = pictures[:2]
-    content = [*user("First: ", one)["content"][::-1], *user("Second: ", two)["content"][::-1], *user(RING)["content"]]
-    status, reply = chat(server, [{"role": "user", "content": content}], oracle)
-    assert status == 200 and reply
-
-
-@pytest.mark.parametrize("shape", [lambda url: url, lambda url: {"url": url}])
-def test_picture_beside_the_content_is_seen(server, oracle, pictures, shape):
-    message = {"role": "user", "content": TOP_LEFT, "image_url": shape(data_uri(pictures[0]))}
-    oracle.check(chat(server, [message], oracle)[1], (TOP_LEFT, pictures[:1]))
-
-
 def test_refusal_of_a_streamed_request_tells_the_reason(server, oracle, pictures):
     body = {"messages": [user(TOP_LEFT, "data:image/png;base64,AAAA")], "stream": True, "max_tokens": NUM_NEW}
     status, answer = server.request("/v1/chat/completions", body)

@@ -86,7 +86,7 @@ def test_picture_beside_the_content_is_seen(asked, pictures, shape):
     asked([{"role": "user", "content": TOP_LEFT, "image_url": shape(data_uri(pictures[0]))}], pictures[0])
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/messages"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages"])
 def test_refusal_in_a_stream_says_why(server, pictures, path):
     body = {"max_tokens": NUM_NEW, "stream": True}
     if path == "/v1/messages":
