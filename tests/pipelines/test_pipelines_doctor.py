@@ -97,7 +97,7 @@ def test_broken_files_are_named(tmp_path, enough_memory):
     (sentence,) = doctor.examine(folder, "cpu").missing
     assert "vision/pytorch_model.bin" in sentence and "broken" in sentence
     (folder / "vision/config.json").write_text("{")
-    assert any("is not a valid configuration" in sentence for sentence in doctor.examine(folder, "cpu").missing)
+    assert any("is not valid JSON" in sentence for sentence in doctor.examine(folder, "cpu").missing)
 
 
 def test_eyes_of_another_width_are_told(tmp_path, enough_memory):

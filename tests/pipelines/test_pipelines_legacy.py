@@ -15,7 +15,7 @@ import pipelines
 from pipelines import legacy
 from pipelines.embedder import Embedder
 from pipelines.prompt import ImagePart, Prompt, PromptEncoder
-from pipelines.registry import available_pipelines, load_pipeline
+from pipelines.registry import FAMILIES, available_pipelines, load_pipeline
 
 OLD = Path(__file__).parent.parent / "old_pipelines"
 RED, BLUE = Image.new("RGB", (6, 6), (255, 0, 0)), Image.new("RGBA", (6, 6), (0, 0, 255, 128))
@@ -58,12 +58,12 @@ def write_config(folder, **values):
 
 
 def test_old_pipelines_stand_beside_the_families(dropped_in):
-    assert available_pipelines() == ["visualcla", "tiny-old-64", "tiny-old-48"]
+    assert available_pipelines() == [*FAMILIES, "tiny-old-64", "tiny-old-48"]
 
 
 def test_nothing_is_dropped_in_here(folder):
-    assert available_pipelines() == ["visualcla"]
-    with pytest.raises(ValueError, match=r"Available: 'visualcla'\.$"):
+    assert available_pipelines() == [*FAMILIES]
+    with pytest.raises(ValueError, match=rf"Available: {', '.join(map(repr, FAMILIES))}\.$"):
         load_pipeline(folder, "tiny-old-64")
 
 
@@ -75,7 +75,7 @@ def test_a_broken_one_is_named_and_stops_nobody(dropped_in, folder, caplog):
     ]
     with pytest.raises(
         ValueError,
-        match=r"Unknown vision pipeline 'never'. Available: 'visualcla', 'tiny-old-64', 'tiny-old-48'. "
+        match=rf"Unknown vision pipeline 'never'. Available: {', '.join(map(repr, FAMILIES))}, 'tiny-old-64', 'tiny-old-48'. "
         r"'broken_old' cannot be used \(ModuleNotFoundError: No module named 'a_package_that_is_not_installed'\).",
     ):
         load_pipeline(folder, "never")

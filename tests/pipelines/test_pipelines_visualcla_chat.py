@@ -197,9 +197,9 @@ def test_a_full_context_drops_the_oldest_turns_with_their_pictures(model, caplog
         ]
     history[0]["first_instruction"] = True
     prompt, images = prompt_of(model, None, "last", history)
-    assert images == [key(SHAPES), key(STRIPES)]
-    assert "number0" not in prompt and "number1" in prompt and prompt.startswith("<s>Below is an instruction")
-    assert "the oldest 1 turns and 1 pictures were left out" in caplog.text
+    assert images == [key(STRIPES)]
+    assert "number1" not in prompt and "number2" in prompt and prompt.startswith("<s>Below is an instruction")
+    assert "the oldest 2 turns and 2 pictures were left out" in caplog.text
     assert len(history) == 6, "the history itself stays whole"
 
 
