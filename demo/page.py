@@ -5,11 +5,11 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
 from .cli import DEFAULT_MODEL, Parser, add_generation_flags, add_model_flags, generation_config, load_chat, one_line
+from .own_folder import own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"{model!r} is not a folder: give the folder of a model with --model, or a name on the hub")
     if args.port is not None and not _is_free(args.host, args.port):
         parser.error(f"{args.host}:{args.port} cannot be listened on; give another --port, or none")
-    with tempfile.TemporaryDirectory(prefix="multimodal-vcla-") as own:
-        return _serve(args, "demo model" if model == str(DEFAULT_MODEL) else Path(model).resolve().name, Path(own))
+    with own_folder() as own:
+        return _serve(args, "demo model" if model == str(DEFAULT_MODEL) else Path(model).resolve().name, own)
 
 
 def _serve(args, name: str, own: Path) -> int:

@@ -81,13 +81,17 @@ class Seen:
 
 @dataclass
 class Turn:
-    """A question and its answer. A turn that failed (`error`) stays to be seen, but later turns do not know of it."""
+    """A question and its answer. A turn that failed (`error`) stays to be seen, but later turns do not know of it.
+
+    `is_done` once it was answered, in whatever way.
+    """
 
     question: str
     pictures: list[Picture] = field(default_factory=list)
     answer: str = ""
     error: str = ""
     seen: Seen | None = None
+    is_done: bool = False
 
 
 @dataclass

