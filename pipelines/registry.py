@@ -27,6 +27,7 @@ FAMILIES: dict[str, str] = {
     "minigpt4": "MiniGPT-4 and LRV-Instruction V1: EVA-CLIP, Q-Former, Vicuna or LLaMA-2",
     "llava": "LLaVA 1 and 1.5: CLIP, linear or two-layer projector, LLaMA or any language model",
     "open_flamingo": "OpenFlamingo v1 and Multimodal-GPT: CLIP, perceiver resampler, gated cross-attention in LLaMA",
+    "native": "image-text-to-text models of transformers, such as Qwen2.5-VL, Gemma 3, SmolVLM",
 }
 """Family id (the name of its package) to a line for the user."""
 
@@ -61,6 +62,13 @@ def family(name: str) -> ModuleType:
     return importlib.import_module(f".{name}", __package__)
 
 
+def is_native(model_type: str | None) -> bool:
+    """Whether transformers has an image-text-to-text model of that type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
 def find_family(folder: str | os.PathLike) -> str | None:
     """The family whose vision model a folder holds; None when it holds none that is known.
 
@@ -72,9 +80,16 @@ def find_family(folder: str | os.PathLike) -> str | None:
     for file_name in ("vision/config.json", "config.json"):
         path = Path(folder) / file_name
         if path.is_file():
-            model_type = read_json(path).get("model_type")
+            stored = read_json(path)
+            model_type = stored.get("model_type")
             if isinstance(model_type, str) and model_type in MODEL_TYPES:
                 return MODEL_TYPES[model_type]
+            if (
+                file_name == "config.json"
+                and any("vision" in key or "image_token" in key for key in stored)
+                and is_native(model_type)
+            ):
+                return "native"
     path = Path(folder)
     for pattern, name in PICKLES.items():
         if (path.match(pattern) if path.is_file() else any(path.glob(pattern))) and family(name).is_published(path):
@@ -174,6 +189,17 @@ def pipeline_of(model: "PreTrainedModel", processor: Any) -> VisionPipeline:
     """
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     model_type = whole.config.model_type
-    if model_type not in MODEL_TYPES:
+    found = MODEL_TYPES.get(model_type) or ("native" if is_native(model_type) else None)
+    if found is None:
         raise ValueError(f"A model of type {model_type!r} is of no known family ({', '.join(FAMILIES)}).")
-    return family(MODEL_TYPES[model_type]).pipeline_of(whole, processor)
+    return family(found).pipeline_of(whole, processor)
+
+
+def model_class(folder: str | os.PathLike) -> Any:
+    """What has to load a folder's whole model where others would take `AutoModelForCausalLM`; None where that is right.
+
+    Raises:
+        ValueError: the model is refused.
+    """
+    found = find_family(folder)
+    return family(found).model_class(folder) if found == "native" else None

@@ -1,0 +1,10 @@
+"""Image-text-to-text models of transformers, run as transformers runs them: the model takes the pictures itself.
+
+Nothing of a model is written here. What stands for a picture, and what the model is given for it, is asked of its own processor.
+"""
+
+from .loading import load_model, model_class, refusal
+from .pipeline import NativePipeline, load_pipeline, pipeline_of
+from .processing import load_processor
+
+__all__ = ["NativePipeline", "load_model", "load_pipeline", "load_processor", "model_class", "pipeline_of", "refusal"]

@@ -1,0 +1,155 @@
+"""Whole image-text-to-text models from their folders: full precision, 8 or 4 bits, with an adapter."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from .processing import load_processor
+
+REFUSED = {
+    "paligemma": "its prompts are one task about pictures that stand before everything, not a chat",
+    "pi0": "it steers robots and writes no text",
+    "pp_formulanet": "it reads formulas and does not chat",
+    "pp_chart2table": "it reads charts and does not chat",
+    "qwen2_5_omni_thinker": "it is a part of a model that hears and sees videos",
+    "qwen3_omni_moe_thinker": "it is a part of a model that hears and sees videos",
+    "instructblipvideo": "it takes videos only",
+    "vision-encoder-decoder": "it is an encoder-decoder and does not chat",
+}
+"""`model_type` of models that are no chat models about pictures, to the reason."""
+
+_OUTSIDE = (
+    "vision",
+    "visual",
+    "image",
+    "multi_modal_projector",
+    "connector",
+    "mm_projector",
+    "aligner",
+    "embed_vision",
+    "resampler",
+)
+
+
+def refusal(config: PreTrainedConfig) -> str | None:
+    """Why a model cannot be chatted with about pictures; None when it can.
+
+    Args:
+        config: of an image-text-to-text model of transformers.
+    """
+    if reason := REFUSED.get(config.model_type):
+        return reason
+    if getattr(config, "is_encoder_decoder", False):
+        return "it is an encoder-decoder, whose prompt and answer do not stand in one text"
+    return None
+
+
+def load_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of a folder's model.
+
+    Raises:
+        ValueError: the model is refused, with the reason.
+    """
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if stored.get("model_type") not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise ValueError(f"{str(folder)!r} is no image-text-to-text model of transformers ({stored.get('model_type')!r}).")
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if reason := refusal(config):
+        raise ValueError(f"{str(folder)!r} ({config.model_type}) is not taken: {reason}.")
+    return config
+
+
+def load_model(
+    folder: str | os.PathLike,
+    *,
+    text_model: str | os.PathLike | None = None,
+    vision_model: str | os.PathLike | None = None,
+    lora_model: str | os.PathLike | None = None,
+    dtype: torch.dtype | str | None = "auto",
+    device_map: Any = None,
+    load_in_8bit: bool = False,
+    load_in_4bit: bool = False,
+    quantization_config: Any = None,
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, Any]:
+    """A whole model with its processor, in evaluation mode. Code of a folder is never run.
+
+    Args:
+        folder: as the model was published for transformers.
+        text_model: not taken, the folder is whole; likewise `vision_model`.
+        lora_model: an adapter of PEFT; the model is then a `PeftModel`.
+        dtype: of the weights; as stored when "auto".
+        device_map: as in transformers.
+        load_in_8bit: quantise the language model through bitsandbytes.
+        load_in_4bit: likewise, with 4 bits.
+        quantization_config: instead of the two.
+        kwargs: for `from_pretrained`.
+
+    Raises:
+        FileNotFoundError, ValueError: files are missing, or the model is refused; the message says why.
+    """
+    if text_model is not None or vision_model is not None:
+        raise ValueError(f"{os.fspath(folder)!r} is a whole model; leave text_model and vision_model out.")
+    folder = Path(folder)
+    load_config(folder)
+    processor = load_processor(folder)
+    quantization = quantization_config
+    if quantization is None and (load_in_8bit or load_in_4bit):
+        kind = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.float16, "bnb_4bit_quant_type": "nf4"}
+        quantization = BitsAndBytesConfig(**(kind if load_in_4bit else {"load_in_8bit": True}))
+    given = {"device_map": device_map, "quantization_config": quantization, "dtype": dtype, **kwargs}
+    model = WholeModel.from_pretrained(folder, **{key: value for key, value in given.items() if value is not None})
+    if lora_model is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, lora_model)
+    return model.eval(), processor
+
+
+class WholeModel:
+    """`AutoModelForImageTextToText` for folders, whose vision part stays as it is when the rest is quantised."""
+
+    @staticmethod
+    def from_pretrained(folder: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
+        """The model of a folder; refuses weights that are missing.
+
+        Raises:
+            ValueError: not all weights are in the folder.
+        """
+        quantization = kwargs.get("quantization_config")
+        if isinstance(quantization, BitsAndBytesConfig) and not quantization.llm_int8_skip_modules:
+            quantization.llm_int8_skip_modules = unquantised(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        kwargs.pop("force_safetensors", None)
+        model, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True, **kwargs)
+        if missing := sorted(report["missing_keys"]):
+            shown = ", ".join(missing[:3])
+            raise ValueError(f"{os.fspath(folder)!r} lacks {len(missing)} weights, such as {shown}. Copy the folder again.")
+        return model
+
+    @staticmethod
+    def from_config(config: PreTrainedConfig, **kwargs: Any) -> PreTrainedModel:
+        return AutoModelForImageTextToText.from_config(config, **kwargs)
+
+
+def unquantised(config: PreTrainedConfig) -> list[str]:
+    """Names of the modules that keep their precision: all that is not the language model, and the head."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    holder = getattr(model, model.base_model_prefix, model)
+    names = [name for name, _ in holder.named_children()]
+    return [*(name for name in names if any(part in name for part in _OUTSIDE)), "lm_head"]
+
+
+def model_class(folder: str | os.PathLike) -> type[WholeModel]:
+    """What loads a folder's whole model in place of `AutoModelForCausalLM`.
+
+    Raises:
+        ValueError: the model is refused.
+    """
+    load_config(Path(folder))
+    return WholeModel

@@ -1,0 +1,275 @@
+"""A model's own processor as a `VisionPipeline`.
+
+Legend: B rows, T ids of a row, N pictures, H and W their height and width.
+"""
+
+import inspect
+import itertools
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from ..base import ImageFeatures, ImagePart, ImageSpan, VisionPipeline
+from ..embedder import embedding_device
+from .loading import load_config, refusal
+from .processing import load_processor
+
+_PROBE = "\u2756"
+_MAX_REMEMBERED = 256
+_MAX_PROCESSED = 4
+
+
+class NativePipeline(VisionPipeline):
+    """Pictures reach the model as what its own processor makes of them; features are the pictures themselves.
+
+    Args:
+        processor: the model's.
+        config: the model's.
+        name: shown to the user.
+
+    Raises:
+        ValueError: the processor has no chat template, or nothing that stands for a picture.
+    """
+
+    def __init__(self, processor: Any, config: PreTrainedConfig, name: str = "native"):
+        if reason := refusal(config):
+            raise ValueError(f"{name} ({config.model_type}) is not taken: {reason}.")
+        self.processor = processor
+        self.name = name
+        self.model_type = config.model_type
+        tokenizer = processor.tokenizer
+        self._added = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+        self.image_mark = _image_mark(processor, name)
+        self._separator_id = _separator(tokenizer, self.image_mark)
+        self._separator = tokenizer.convert_ids_to_tokens(self._separator_id)
+        self._lengths: OrderedDict[tuple, list[list[int]]] = OrderedDict()
+        self._processed: OrderedDict[tuple, dict[str, Tensor]] = OrderedDict()
+        self._lock = threading.Lock()
+        ids = self._expanded([(64, 48)])[0]
+        self.placeholder_token_id = _placeholder(config, ids)
+        self._before, self._after = self._plain(ids), self._plain(ids[::-1])
+        self.image_start = tokenizer.decode(ids[: self._before])
+        self.image_end = tokenizer.decode(ids[len(ids) - self._after :])
+        self._typed = sorted(
+            {
+                tokenizer.convert_ids_to_tokens(self.placeholder_token_id),
+                *(getattr(processor, f"{kind}_token", None) or "" for kind in ("image", "video", "audio", "boi")),
+            }
+            - {"", self._separator}
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Features are the pictures themselves: no weights are in them."""
+        return f"native:{self.name}"
+
+    def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
+        key = tuple(sizes)
+        with self._lock:
+            if key in self._lengths:
+                self._lengths.move_to_end(key)
+                return [list(ids) for ids in self._lengths[key]]
+        found = [ids[self._before : len(ids) - self._after] for ids in self._expanded(sizes)]
+        with self._lock:
+            self._lengths[key] = found
+            while len(self._lengths) > _MAX_REMEMBERED:
+                self._lengths.popitem(last=False)
+        return [list(ids) for ids in found]
+
+    def encode_images(self, images: Sequence[Image.Image], lengths: object = None) -> list[ImageFeatures]:
+        return [ImageFeatures(inputs={"image": torch.from_numpy(np.array(_opaque(image)))}) for image in images]  # (H, W, 3)
+
+    def arranged(self, parts: "Sequence[str | ImagePart]") -> "Sequence[str | ImagePart]":
+        """The parts; what a user has typed like a picture's token is broken in two, so that it is never taken for one."""
+        return [part if isinstance(part, ImagePart) else self._without_typed(part) for part in parts]
+
+    def _without_typed(self, text: str) -> str:
+        for token in self._typed:
+            text = text.replace(token, f"{token[:2]} {token[2:]}")
+        return text
+
+    def model_inputs(
+        self,
+        language_model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        spans: Sequence[Sequence[ImageSpan]],
+        features: Sequence[Sequence[ImageFeatures]],
+        cached: int = 0,
+    ) -> dict[str, Tensor]:
+        """What the model's own processor gives for all pictures of the rows, ids and mask aside.
+
+        Raises:
+            ValueError: the model cannot see, ids stand in a cache already, or a span does not hold what the processor writes.
+        """
+        rows = [row for row, places in enumerate(spans) if places]
+        if not rows:
+            return {}
+        whole = language_model.get_base_model() if hasattr(language_model, "get_base_model") else language_model
+        if not _takes_pictures(whole):
+            raise ValueError(
+                f"{type(whole).__name__} takes no pictures: only the text part of {self.name} is loaded. Load the model again."
+            )
+        if cached:
+            raise ValueError("Prompts with pictures of a native model are not continued from a cache.")
+        given = dict(
+            self._of_pictures([[(span, found) for span, found in zip(spans[row], features[row], strict=True)] for row in rows])
+        )
+        theirs = given.pop("input_ids")
+        segments = [
+            [(start + self._before, end - self._after) for start, end in self._segments(ids)] for ids in theirs.tolist()
+        ]
+        for row, found in zip(rows, segments, strict=True):
+            if len(found) != len(spans[row]):
+                raise ValueError(f"{len(spans[row])} pictures in the prompt but {len(found)} from the processor.")
+            for span, (start, end) in zip(spans[row], found, strict=True):
+                if input_ids[row, span.start : span.end].tolist() != theirs[rows.index(row), start:end].tolist():
+                    raise ValueError(
+                        f"The ids of a picture of {span.image.size} are not the processor's. Was the prompt cut inside it?"
+                    )
+        if "cross_attention_mask" in given:
+            if len(rows) < len(spans):
+                raise ValueError(f"{self.name} answers prompts with and without pictures apart, not in one batch.")
+            given["cross_attention_mask"] = _cross_attention_mask(
+                input_ids, self.placeholder_token_id, given["aspect_ratio_mask"]
+            )
+        for name, values in given.items():
+            if values.shape == theirs.shape and name.endswith("token_type_ids"):
+                full = torch.zeros(input_ids.shape, dtype=values.dtype)
+                for row, found, of_row in zip(rows, segments, values, strict=True):
+                    for span, (start, end) in zip(spans[row], found, strict=True):
+                        full[row, span.start : span.end] = of_row[start:end]
+                given[name] = full
+        device = embedding_device(language_model)
+        dtype = _dtype(whole)
+        return {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in given.items()}
+
+    def move(self, device: "torch.device | str", dtype: "torch.dtype | None" = None) -> None:
+        """Nothing: the pictures are encoded inside the model, where that is."""
+
+    def _of_pictures(self, rows: Sequence[Sequence[tuple[ImageSpan, ImageFeatures]]]) -> dict[str, Tensor]:
+        """The processor's output for the pictures of each row; the last few are kept."""
+        key = tuple(tuple((span.image.key, span.image.size) for span, _ in row) for row in rows)
+        with self._lock:
+            if key in self._processed:
+                self._processed.move_to_end(key)
+                return self._processed[key]
+        images = [[Image.fromarray(found.inputs["image"].cpu().numpy()) for _, found in row] for row in rows]
+        output = self._process(images)
+        output.pop("attention_mask", None)
+        with self._lock:
+            self._processed[key] = output
+            while len(self._processed) > _MAX_PROCESSED:
+                self._processed.popitem(last=False)
+        return output
+
+    def _process(self, rows: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
+        texts = [self._separator + "".join(self.image_mark + self._separator for _ in row) for row in rows]
+        images = [list(row) for row in rows]  # by row: some processors spend less on each where there are several
+        output = self.processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
+        return {
+            name: value if isinstance(value, Tensor) else torch.as_tensor(np.array(value)) for name, value in output.items()
+        }
+
+    def _segments(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Where the processor's ids of each picture begin and end, plain text at their ends included."""
+        places = [place for place, token in enumerate(ids) if token == self._separator_id]
+        return [(start + 1, end) for start, end in itertools.pairwise(places) if end - start > 1]
+
+    def _expanded(self, sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
+        """What the processor writes for pictures of these sizes, each with the plain text at its ends."""
+        ids = self._process([[Image.new("RGB", size) for size in sizes]])["input_ids"][0].tolist()
+        found = [ids[start:end] for start, end in self._segments(ids)]
+        if len(found) != len(sizes):
+            raise ValueError(f"The processor of {self.name} writes {len(found)} stretches of ids for {len(sizes)} pictures.")
+        return found
+
+    def _plain(self, ids: Iterable[int]) -> int:
+        """How many ids stand before the first that is no plain text."""
+        return next((place for place, token in enumerate(ids) if token in self._added), 0)
+
+
+def _image_mark(processor: Any, name: str) -> str:
+    """What a chat template writes for one picture: the difference between a message with and without it."""
+    if not (getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)):
+        raise ValueError(f"{name} has no chat template, so it was not made to chat. Add a chat_template.jinja to its folder.")
+    text = {"type": "text", "text": _PROBE}
+
+    def rendered(*content: dict) -> str:
+        return processor.apply_chat_template(
+            [{"role": "user", "content": list(content)}], tokenize=False, add_generation_prompt=True
+        )
+
+    without, one, two = rendered(text), rendered({"type": "image"}, text), rendered({"type": "image"}, {"type": "image"}, text)
+    head = one.partition(_PROBE)[0]
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(without.partition(_PROBE)[0], head, strict=False))
+    mark = head[len(list(same)) :]
+    token = getattr(processor, "image_token", None) or getattr(processor, "boi_token", None)
+    if mark.strip() and two.count(mark) == 2:
+        return mark
+    if token and one.count(token) == 1 and two.count(token) == 2:
+        return token
+    raise ValueError(f"The chat template of {name} writes nothing for a picture that can be told from the rest: {one!r}.")
+
+
+def _separator(tokenizer: Any, mark: str) -> int:
+    """A token that no picture is written with."""
+    for token_id in (tokenizer.eos_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids):
+        token = None if token_id is None else tokenizer.convert_ids_to_tokens(token_id)
+        if token and token not in mark and tokenizer(token, add_special_tokens=False)["input_ids"] == [token_id]:
+            return token_id
+    raise ValueError("The tokenizer has no special token of its own.")
+
+
+def _placeholder(config: PreTrainedConfig, ids: Sequence[int]) -> int:
+    names = ("image_token_id", "image_token_index")
+    known = {getattr(config, name, None) for name in names} | {getattr(config.get_text_config(), name, None) for name in names}
+    return next((token for token in ids if token in known), max(set(ids), key=ids.count))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """RGB, transparency over white."""
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _takes_pictures(model: Any) -> bool:
+    names = inspect.signature(model.forward).parameters
+    return any("pixel" in name or "image" in name for name in names)
+
+
+def _dtype(model: Any) -> torch.dtype:
+    return next((each.dtype for each in model.parameters() if each.is_floating_point()), model.dtype)
+
+
+def _cross_attention_mask(input_ids: Tensor, image_token_id: int, tiles: Tensor) -> Tensor:
+    """(B, T, N, tiles): which ids look at which picture, by transformers' own rule."""
+    from transformers.models.mllama import processing_mllama as mllama
+
+    found = [mllama.get_cross_attention_token_mask(ids, image_token_id) for ids in input_ids.tolist()]
+    counts = [[int(count) for count in row] for row in tiles.sum(-1).tolist()]
+    dense = mllama.convert_sparse_cross_attention_mask_to_dense(found, counts, tiles.shape[-1], input_ids.shape[1])
+    return torch.from_numpy(dense)
+
+
+def load_pipeline(folder: str | os.PathLike, device=None, dtype=None) -> NativePipeline:
+    """See `pipelines.registry.load_pipeline`; for whoever runs the whole model. No weights are read."""
+    folder = Path(folder)
+    config = load_config(folder)
+    return NativePipeline(load_processor(folder), config, folder.resolve().name)
+
+
+def pipeline_of(model: Any, processor: Any) -> NativePipeline:
+    """See `pipelines.registry.pipeline_of`."""
+    return NativePipeline(processor, model.config, Path(model.config._name_or_path or "native").name)

@@ -1,0 +1,169 @@
+"""Models of transformers through the contract: the tokens of their own processor and `generate`, and never without the pictures."""
+
+import json
+import shutil
+
+import native_models
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from pipelines import load_model, native
+from pipelines.base import ImagePart, ImageSpan
+from pipelines.generation import ChatModel, message
+from pipelines.prompt import Prompt
+from pipelines.registry import find_family, load_pipeline, pipeline_of
+
+NEW_TOKENS = 6
+FAMILIES = sorted(set(native_models.FAMILIES) - native_models.NEEDS_TORCHVISION)
+SIZES = [(60, 40), (30, 80), (90, 90)]
+GREEDY = GenerationConfig(do_sample=False, max_new_tokens=NEW_TOKENS)
+
+
+def pictures(seed: int = 0) -> list[Image.Image]:
+    noise = np.random.default_rng(seed)
+    return [Image.fromarray(noise.integers(0, 255, (height, width, 3), dtype=np.uint8)) for width, height in SIZES]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def chat(request, tmp_path_factory):
+    model, processor = native.load_model(native_models.write(request.param, tmp_path_factory.mktemp(request.param)))
+    return ChatModel(model, processor, native.pipeline_of(model, processor))
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    return native_models.write("qwen2_5_vl", tmp_path_factory.mktemp("qwen"))
+
+
+def conversation(num_images: int) -> list[dict]:
+    first = message("user", "What is this?", min(num_images, 1))
+    return [first] if num_images < 2 else [first, message("assistant", "Noise."), message("user", "And these?", num_images - 1)]
+
+
+def theirs(chat, messages, images):
+    """The prompt and the tokens that the processor and `generate` give without anything of ours."""
+    text = chat.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    take = chat.processor if images else chat.tokenizer
+    given = take(**({"images": [images]} if images else {}), text=[text], return_tensors="pt", add_special_tokens=False)
+    tokens = chat.model.generate(**given, do_sample=False, max_new_tokens=NEW_TOKENS, pad_token_id=chat.tokenizer.pad_token_id)
+    length = given["input_ids"].shape[1]
+    return given["input_ids"].tolist(), chat.decode(tokens[0, length:].tolist())
+
+
+@pytest.mark.parametrize("num_images", [0, 1, 3])
+def test_answers_are_those_of_processor_and_generate(chat, num_images):
+    messages, images = conversation(num_images), pictures()[:num_images]
+    parts = [ImagePart.of(image) for image in images]
+    ids, answer = theirs(chat, messages, images)
+    assert chat.prepare(messages, parts).input_ids.tolist() == ids
+    assert chat.embedder.encoder.length(chat.render(messages, parts)) == len(ids[0])
+    assert chat.answer(messages, parts, GREEDY) == answer
+
+
+def test_each_picture_is_seen_and_none_stays(chat):
+    """What the model computes changes with each picture, and a prompt of text is that of a model that never saw one."""
+    messages = conversation(3)
+    first, other = pictures(), pictures(1)
+
+    def logits(images):
+        prompt = chat.prepare(messages, [ImagePart.of(image) for image in images]).prompt
+        with torch.no_grad():
+            return chat.model(prompt.input_ids, attention_mask=torch.ones_like(prompt.input_ids), **prompt.inputs).logits[0, -1]
+
+    text = chat.answer(conversation(0), [], GREEDY)
+    plain = logits(first)
+    assert torch.equal(plain, logits(first))
+    for changed in range(3):
+        images = [other[index] if index == changed else first[index] for index in range(3)]
+        assert not torch.allclose(plain, logits(images), atol=1e-5)
+    assert chat.answer(conversation(0), [], GREEDY) == text
+
+
+def test_rows_of_a_batch_answer_as_by_themselves(chat):
+    given = [(conversation(count), [ImagePart.of(image) for image in pictures(count)[:count]]) for count in (1, 3)]
+    if chat.pipeline.model_type == "mllama":
+        given = [given[0], (conversation(1), [ImagePart.of(pictures(5)[1])])]
+    apart = [chat.answer(*each, GREEDY) for each in given]
+    assert chat.answer_batch(given, GREEDY) == apart
+
+
+def test_typed_tokens_of_pictures_stay_text(chat):
+    token = chat.tokenizer.convert_ids_to_tokens(chat.pipeline.placeholder_token_id)
+    encoded = chat.embedder.encoder.encode(Prompt((f"see {token} here", ImagePart.of(pictures()[0]))))
+    (span,) = encoded.image_spans
+    outside = encoded.input_ids[: span.start] + encoded.input_ids[span.end :]
+    assert chat.pipeline.placeholder_token_id not in outside
+
+
+def test_folders_are_found_and_opened(qwen):
+    assert find_family(qwen) == "native"
+    model, processor = load_model(qwen)
+    assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration" and not model.training
+    assert isinstance(pipeline_of(model, processor), native.NativePipeline)
+    assert load_pipeline(qwen).image_ids([(60, 40)], None) == pipeline_of(model, processor).image_ids([(60, 40)], None)
+
+
+def test_language_model_without_vision_part_is_refused(qwen):
+    pipeline = load_pipeline(qwen)
+    image = ImagePart.of(pictures()[0])
+    blind = LlamaForCausalLM(LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2))
+    ids = torch.tensor([pipeline.image_ids([image.size], None)[0]])
+    with pytest.raises(ValueError, match="only the text part"):
+        pipeline.model_inputs(blind, ids, None, [[ImageSpan(0, ids.shape[1], image)]], [pipeline.encode_images([image.open()])])
+
+
+def test_cut_prompts_and_warm_starts_are_refused(qwen):
+    model, processor = load_model(qwen)
+    chat = ChatModel(model, processor)
+    prompt = chat.prepare(conversation(1), [ImagePart.of(pictures()[0])]).prompt
+    given = (None, [prompt.image_spans], [prompt.features])
+    ids = prompt.input_ids.clone()
+    ids[0, prompt.image_spans[0].start] += 1
+    with pytest.raises(ValueError, match="Was the prompt cut inside it"):
+        chat.pipeline.model_inputs(model, ids, *given)
+    with pytest.raises(ValueError, match="not continued from a cache"):
+        chat.pipeline.model_inputs(model, prompt.input_ids, *given, cached=2)
+
+
+def test_folders_that_lack_something_are_refused_with_the_reason(qwen, tmp_path):
+    def changed(name, **values):
+        folder = tmp_path / name
+        shutil.copytree(qwen, folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **values}))
+        return folder
+
+    silent = changed("silent")
+    (silent / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="no chat template"):
+        load_pipeline(silent)
+    with pytest.raises(ValueError, match="not a chat"):
+        load_model(changed("paligemma", model_type="paligemma"))
+    deeper = changed("deeper")
+    config = json.loads((deeper / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 3
+    (deeper / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="lacks .* weights, such as"):
+        load_model(deeper)
+    with pytest.raises(ValueError, match="is a whole model"):
+        load_model(qwen, text_model="elsewhere")
+
+
+def test_four_bits_leave_the_vision_part_alone(qwen):
+    pytest.importorskip("bitsandbytes")
+    names = native.loading.unquantised(native.loading.load_config(qwen))
+    assert names == ["visual", "lm_head"]
+
+
+def test_adapter_is_applied(qwen, tmp_path):
+    peft = pytest.importorskip("peft")
+    model, _ = load_model(qwen)
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    wrapped.save_pretrained(tmp_path)
+    chats = [ChatModel(*load_model(qwen, **given)) for given in ({}, {"lora_model": tmp_path})]
+    images = [ImagePart.of(pictures()[0])]
+    plain, adapted = (chat.answer(conversation(1), images, GREEDY) for chat in chats)
+    assert plain != adapted
