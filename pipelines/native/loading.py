@@ -58,9 +58,12 @@ def load_config(folder: Path) -> PreTrainedConfig:
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if stored.get("model_type") not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise ValueError(f"{str(folder)!r} is no image-text-to-text model of transformers ({stored.get('model_type')!r}).")
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if reason := refusal(config):
-        raise ValueError(f"{str(folder)!r} ({config.model_type}) is not taken: {reason}.")
+    reason = REFUSED.get(stored["model_type"])
+    if reason is None:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        reason = refusal(config)
+    if reason is not None:
+        raise ValueError(f"{str(folder)!r} ({stored['model_type']}) is not taken: {reason}.")
     return config
 
 

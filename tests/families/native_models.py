@@ -115,7 +115,7 @@ FAMILIES: dict[str, dict] = {
                       "start_of_img_token": "<|START_OF_IMG|>", "end_of_img_token": "<|END_OF_IMG|>", "img_patch_token": "<|IMG_PATCH|>"},
     },
     "mllama": {
-        "config": {"text_config": {"model_type": "mllama_text_model", **TEXT, "cross_attention_layers": [1]},
+        "config": {"text_config": {"model_type": "mllama_text_model", **TEXT, "cross_attention_layers": [0]},
                    "vision_config": {"model_type": "mllama_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 4,
                                      "image_size": 28, "patch_size": 14, "vision_output_dim": 64, "intermediate_layers_indices": [0], "max_num_tiles": 4, "initializer_range": 0.2,
                                      "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]}},

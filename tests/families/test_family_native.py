@@ -145,6 +145,7 @@ def test_folders_that_lack_something_are_refused_with_the_reason(qwen, tmp_path)
     deeper = changed("deeper")
     config = json.loads((deeper / "config.json").read_text())
     config["text_config"]["num_hidden_layers"] = 3
+    config["text_config"]["layer_types"] = config["text_config"]["layer_types"][:1] * 3
     (deeper / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="lacks .* weights, such as"):
         load_model(deeper)
