@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..base import ImageFeatures, VisionPipeline
+from ..base import ImageFeatures, ImagePart, VisionPipeline
 from ..embedder import evaluating, weights_fingerprint
 from .checkpoint import FAMILY
 from .configuration_llava import num_image_embeds
@@ -58,6 +58,14 @@ class LlavaPipeline(VisionPipeline):
 
     def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
         return [[self.placeholder_token_id] * self.num_image_embeds for _ in sizes]
+
+    def arranged(self, parts: Sequence[str | ImagePart]) -> list[str | ImagePart]:
+        """A line break after each picture, as the originals' conversations and the chat template write it."""
+        found: list[str | ImagePart] = []
+        for part, following in zip(parts, [*parts[1:], ""], strict=True):
+            is_followed = isinstance(following, str) and following.startswith("\n")
+            found += [part, "\n"] if isinstance(part, ImagePart) and not is_followed else [part]
+        return found
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image], lengths: object = None) -> list[ImageFeatures]:
