@@ -17,7 +17,9 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="processes are forked and killed by signals"),
 ]
 
-NUM_KILLS = 50
+NUM_KILLS = 12
+MODELS = [f"transformers.models.{name}" for name in ("llama.modeling_llama", "clip.modeling_clip", "auto.modeling_auto")]
+"""Loaded once, before the processes are forked."""
 SHARD_SIZE = "30KB"
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 
@@ -49,7 +51,9 @@ def child(output, kill_at, flags, results):
 def run():
     """Run a merge in a process of its own, which dies before step `kill_at`; returns (status, steps), or None when it died."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["merging", "training.merge", "transformers.models.llama.modeling_llama"])
+    context.set_forkserver_preload(
+        ["merging", "training.merge.command", "training.merge.verify", "pipelines.visualcla", *MODELS]
+    )
 
     def start(output, kill_at=0, *flags):
         results = context.Queue()
