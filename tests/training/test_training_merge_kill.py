@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="processes are forked and killed by signals"),
 ]
 
-NUM_KILLS = 12
+NUM_KILLS = 50
 MODELS = [f"transformers.models.{name}" for name in ("llama.modeling_llama", "clip.modeling_clip", "auto.modeling_auto")]
 """Loaded once, before the processes are forked."""
 SHARD_SIZE = "30KB"
@@ -52,7 +52,15 @@ def run():
     """Run a merge in a process of its own, which dies before step `kill_at`; returns (status, steps), or None when it died."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["merging", "training.merge.command", "training.merge.verify", "pipelines.visualcla", *MODELS]
+        [
+            "merging",
+            "training.merge.command",
+            "training.merge.verify",
+            "pipelines.visualcla",
+            "peft",
+            "peft.tuners.lora",
+            *MODELS,
+        ]
     )
 
     def start(output, kill_at=0, *flags):
