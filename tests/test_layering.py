@@ -170,3 +170,9 @@ def test_a_family_named_where_all_are_served_is_found(tmp_path):
     }
     arrows = import_graph.graph(tree(tmp_path, files))
     assert named_families(arrows, {"visualcla"}) == ["training.a imports pipelines.visualcla"]
+
+
+def test_no_module_imports_itself_in_a_circle():
+    arrows = import_graph.graph()
+    assert len(arrows) > 100
+    assert import_graph.circles(arrows) == [], import_graph.drawing(arrows)

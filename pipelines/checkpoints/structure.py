@@ -17,7 +17,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from transformers.pytorch_utils import Conv1D
 
 from ..json_files import read_json
-from .stored_tensors import StoredTensor
+from .offsets import StoredTensor
 
 COMPUTED_BUFFERS = (
     ".position_ids",

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from .stored_tensors import StoredTensor
+from .offsets import StoredTensor
 
 MAX_PICKLE_BYTES = 16 * 2**20
 """Of the pickle itself, without the tensors' values; a 7B model's has 100 kB."""

@@ -17,7 +17,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from ..hub import hub_kwargs_of, resolve_folder
 from ..images import load_image
 from ..json_files import read_json
-from ..visualcla.tokenization_visualcla import load_tokenizer
+from ..tokenization import load_tokenizer
 
 PLACEHOLDER = "<0x00>"
 """The token whose id an image's embeddings replace: the byte 0, which every LLaMA vocabulary has and no text holds."""

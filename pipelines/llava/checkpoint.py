@@ -23,7 +23,7 @@ from ..composite.processing import PLACEHOLDER
 from ..composite.tensors import check_finite, check_placed, stored_tensors, write_pickles, write_safetensors
 from ..hub import resolve_folder
 from ..json_files import read_json
-from ..visualcla.tokenization_visualcla import load_tokenizer
+from ..tokenization import load_tokenizer
 from .configuration_llava import SETTINGS, VISION_ENCODERS, composed, is_original, original_values, text_config_of
 from .layouts import join_hf, projector_from_original, projector_to_original, split_hf, split_original
 from .modeling_llava import build_vision, compose

@@ -12,7 +12,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from ..composite.processing import PLACEHOLDER, CompositeProcessor
 from ..json_files import read_json
-from ..visualcla.tokenization_visualcla import load_tokenizer
+from ..tokenization import load_tokenizer
 from .configuration_llava import num_image_embeds
 
 IMAGE_TOKEN = "<image>"

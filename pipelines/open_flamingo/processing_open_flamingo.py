@@ -21,7 +21,7 @@ from transformers.processing_utils import ProcessingKwargs
 
 from ..images import load_image
 from ..json_files import read_json
-from ..visualcla.tokenization_visualcla import build_tokenizer
+from ..tokenization import build_tokenizer
 
 END_OF_CHUNK, IMAGE_TOKEN, PAD_TOKEN = "<|endofchunk|>", "<image>", "<PAD>"
 

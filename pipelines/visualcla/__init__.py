@@ -7,12 +7,12 @@ Importing this package registers the classes with transformers' Auto classes. Th
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from .chat import DEFAULT_GENERATION_CONFIG, chat, chat_in_stream, get_model_and_tokenizer_and_processor
-from .checkpoint import detect_layout, load_config, load_eyes, load_pretrained
-from .configuration_visualcla import VisualCLAConfig, VisualResamplerConfig
+from .checkpoint import detect_layout, load_eyes, load_pretrained
+from .configuration_visualcla import VisualCLAConfig, VisualResamplerConfig, load_config
 from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAModel, VisualCLAVisionModel
 from .pipeline import load_pipeline, pipeline_of
-from .processing_visualcla import VisualCLAProcessor, add_image_tokens
-from .tokenization_visualcla import build_tokenizer, load_tokenizer
+from .processing_visualcla import VisualCLAProcessor
+from .tokenization_visualcla import add_image_tokens, build_tokenizer, load_tokenizer
 
 AutoConfig.register(VisualCLAConfig.model_type, VisualCLAConfig, exist_ok=True)
 AutoModel.register(VisualCLAConfig, VisualCLAModel, exist_ok=True)

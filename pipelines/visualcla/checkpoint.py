@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
-from transformers.utils import cached_file
 
 from ..checkpoints.layouts import detect
 from ..checkpoints.stored_tensors import StoredTensor, load_tensors, model_tensors
@@ -17,13 +16,13 @@ from ..checkpoints.structure import COMPUTED_BUFFERS, language_model, model_conf
 from ..checkpoints.weight_files import has_leftover_adapter, model_files
 from ..embedder import embedding_device
 from ..hub import hub_kwargs_of, resolve_folder
-from ..json_files import read_json
+from ..tokenization import has_tokenizer, load_tokenizer
 from .adapter import apply_adapter
-from .configuration_visualcla import VisualCLAConfig
+from .configuration_visualcla import VisualCLAConfig, load_config
 from .layouts import LAYOUTS, TEXT, TRANSFORMERS, VISION_PARTS
-from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAVisionModel
+from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAModel, VisualCLAVisionModel
 from .processing_visualcla import VisualCLAProcessor
-from .tokenization_visualcla import IMAGE_TOKEN, load_tokenizer
+from .tokenization_visualcla import IMAGE_TOKEN
 
 
 def detect_layout(folder: Path) -> str:
@@ -40,24 +39,6 @@ def detect_layout(folder: Path) -> str:
     raise ValueError(
         f"{str(folder)!r} is not a VisualCLA checkpoint: missing {missing}; it holds {there}. "
         "Make one: python -m training merge --help"
-    )
-
-
-def load_config(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> VisualCLAConfig:
-    """The configuration of any layout.
-
-    Raises:
-        FileNotFoundError: there is no configuration of a VisualCLA model.
-    """
-    name = os.fspath(name_or_path)
-    for file_name in ("vision/config.json", "config.json"):
-        path = cached_file(name, file_name, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
-        values = read_json(Path(path)) if path else {}
-        if values.get("model_type") == "visualcla":
-            return VisualCLAConfig.from_dict(values)
-    raise FileNotFoundError(
-        f"{name!r} holds no configuration of a VisualCLA model: neither 'vision/config.json' nor a 'config.json' whose model_type "
-        "is 'visualcla'. Make one: python -m training merge --help"
     )
 
 
@@ -155,8 +136,7 @@ def load_pretrained(
         if layout == "release" and use_adapter:
             apply_adapter(model, folder)
     _set_image_token_id(model.config, folder)
-    has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "tokenizer.model").is_file()
-    if has_tokenizer or layout != "transformers" or model.config.image_token_id is None:
+    if has_tokenizer(folder) or layout != "transformers" or model.config.image_token_id is None:
         model.processor = VisualCLAProcessor.from_pretrained(folder)
         tokenizer, context = model.processor.tokenizer, model.config.text_config.max_position_embeddings
         tokenizer.model_max_length = min(tokenizer.model_max_length, context)
@@ -320,7 +300,7 @@ def _eyes_from_state(
 
 def _set_image_token_id(config: VisualCLAConfig, folder: Path) -> None:
     if config.image_token_id is None:
-        holder = folder if (folder / "tokenizer.json").is_file() or (folder / "tokenizer.model").is_file() else folder.parent
+        holder = folder if has_tokenizer(folder) else folder.parent
         try:
             tokenizer = load_tokenizer(holder)
         except (OSError, ValueError):
@@ -357,3 +337,8 @@ def _quantization(load_in_8bit: bool, load_in_4bit: bool) -> BitsAndBytesConfig 
     if load_in_4bit:
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_quant_type="nf4")
     return None
+
+
+VisualCLAVisionModel.open_folder = staticmethod(load_eyes)
+VisualCLAModel.open_folder = staticmethod(lambda *args, **kwargs: load_pretrained(*args, **kwargs).model)
+VisualCLAForConditionalGeneration.open_folder = staticmethod(load_pretrained)

@@ -3,9 +3,14 @@
 Reads the `config.json` of the released checkpoints as it is, and every `config.json` that this project writes.
 """
 
+import os
+from pathlib import Path
 from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers.utils import cached_file
+
+from ..json_files import read_json
 
 
 class VisualResamplerConfig(PreTrainedConfig):
@@ -105,6 +110,24 @@ class VisualCLAConfig(PreTrainedConfig):
     def num_image_embeds(self) -> int:
         """Q: embeddings that one image costs in the prompt."""
         return self.visual_resampler_config.num_query_tokens if self.use_visual_resampler else self.num_image_tokens
+
+
+def load_config(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> VisualCLAConfig:
+    """The configuration of any layout.
+
+    Raises:
+        FileNotFoundError: there is no configuration of a VisualCLA model.
+    """
+    name = os.fspath(name_or_path)
+    for file_name in ("vision/config.json", "config.json"):
+        path = cached_file(name, file_name, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
+        values = read_json(Path(path)) if path else {}
+        if values.get("model_type") == "visualcla":
+            return VisualCLAConfig.from_dict(values)
+    raise FileNotFoundError(
+        f"{name!r} holds no configuration of a VisualCLA model: neither 'vision/config.json' nor a 'config.json' whose model_type "
+        "is 'visualcla'. Make one: python -m training merge --help"
+    )
 
 
 AUTO_MODULE = "auto_visualcla"

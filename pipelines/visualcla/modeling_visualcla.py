@@ -27,8 +27,10 @@ work after the vocabulary has grown; attention maps can be had; `eval()` is in f
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -80,6 +82,14 @@ class VisualCLAPreTrainedModel(PreTrainedModel):
 
     # Buffers that old checkpoints carry and today's models compute.
     _keys_to_ignore_on_load_unexpected = [r"\.position_ids$", r"rotary_emb\.inv_freq$"]
+
+    open_folder: ClassVar[Callable[..., PreTrainedModel]]
+    """What opens a folder of any layout as this class; `checkpoint.py`, which knows the layouts, puts it here."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAPreTrainedModel":
+        """Open a model of any layout; see `load_eyes` and `load_pretrained` in `checkpoint.py`."""
+        return cls.open_folder(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def from_checkpoint(cls, folder: str | os.PathLike | None, config: VisualCLAConfig, **kwargs) -> "VisualCLAPreTrainedModel":
@@ -194,13 +204,6 @@ class VisualCLAVisionModel(VisualCLAImageEncoder):
     ]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAVisionModel":
-        """Open the vision model of any layout; see `pipelines.visualcla.checkpoint.load_eyes`."""
-        from .checkpoint import load_eyes
-
-        return load_eyes(pretrained_model_name_or_path, *args, **kwargs)
-
-    @classmethod
     def memory_names(cls, config: VisualCLAConfig) -> dict[str, str]:
         return {RELEASED_ENCODER: "vision_model."}
 
@@ -227,13 +230,6 @@ class VisualCLAModel(VisualCLAImageEncoder):
         *VisualCLAPreTrainedModel._keys_to_ignore_on_load_unexpected,
         r"^text_model\.(lm_head|embed_out|output)\.",
     ]
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAModel":
-        """Open a model of any layout without its head; see `pipelines.visualcla.checkpoint.load_pretrained`."""
-        from .checkpoint import load_pretrained
-
-        return load_pretrained(pretrained_model_name_or_path, *args, **kwargs).model
 
     @classmethod
     def memory_names(cls, config: VisualCLAConfig) -> dict[str, str]:
@@ -338,13 +334,6 @@ class VisualCLAForConditionalGeneration(VisualCLAPreTrainedModel, GenerationMixi
     Attributes:
         processor: the `VisualCLAProcessor` that belongs to the weights; set by whoever loads them.
     """
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> "VisualCLAForConditionalGeneration":
-        """Open a model of any layout; see `pipelines.visualcla.checkpoint.load_pretrained`."""
-        from .checkpoint import load_pretrained
-
-        return load_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """As in transformers, with the file that `trust_remote_code` asks for."""

@@ -5,7 +5,6 @@ writes `num_image_embeds` placeholders for that one, so that the length is known
 """
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,12 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from transformers.processing_utils import MultiModalData, ProcessingKwargs
 from transformers.utils import cached_file
 
+from ..hub import hub_kwargs_of
 from ..images import load_image
 from ..json_files import read_json
-from .tokenization_visualcla import IMAGE_END, IMAGE_START, IMAGE_TOKEN, load_tokenizer
+from ..tokenization import load_tokenizer, plain_template
+from .configuration_visualcla import load_config
+from .tokenization_visualcla import IMAGE_END, IMAGE_START, IMAGE_TOKEN
 
 IMAGE_MARK = f"{IMAGE_START}{IMAGE_TOKEN}{IMAGE_END}\n"
 """What the chat template writes for one image."""
@@ -77,8 +79,6 @@ class VisualCLAProcessor(ProcessorMixin):
         Raises:
             FileNotFoundError: tokenizer, image processor or config.json are missing.
         """
-        from .checkpoint import hub_kwargs_of
-
         name, hub_kwargs = pretrained_model_name_or_path, hub_kwargs_of(kwargs)
         tokenizer = load_tokenizer(name, **hub_kwargs)
         template_file = cached_file(
@@ -173,17 +173,6 @@ class VisualCLAProcessor(ProcessorMixin):
         return ["input_ids", "attention_mask", "pixel_values"]
 
 
-def add_image_tokens(tokenizer) -> int:
-    """Give a text model's tokenizer VisualCLA's three image tokens; returns how many were new.
-
-    White space around them is dropped, as in the released tokenizer, so that every way of writing a prompt gives the same ids.
-    """
-    from tokenizers import AddedToken
-
-    tokens = [AddedToken(token, lstrip=True, rstrip=True, special=True) for token in (IMAGE_START, IMAGE_END, IMAGE_TOKEN)]
-    return tokenizer.add_tokens(tokens, special_tokens=True)
-
-
 def load_image_processor(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> BaseImageProcessor:
     """The Pillow image processor that a checkpoint's `preprocessor_config.json` names, CLIP's when it names none.
 
@@ -210,8 +199,6 @@ def load_image_processor(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> 
 
 def _num_image_embeds(name: str | os.PathLike, hub_kwargs: dict[str, Any]) -> int:
     """From the processor's own settings where it lies by itself, else from the model's configuration."""
-    from .checkpoint import load_config
-
     try:
         return load_config(name, **hub_kwargs).num_image_embeds
     except FileNotFoundError:
@@ -220,11 +207,6 @@ def _num_image_embeds(name: str | os.PathLike, hub_kwargs: dict[str, Any]) -> in
         if "num_image_embeds" not in settings:
             raise
         return settings["num_image_embeds"]
-
-
-def plain_template(chat_template: str) -> str:
-    """A chat template without `{% generation %}`, which transformers knows and other renderers, such as the web UI's, do not."""
-    return re.sub(r"\{%-?\s*(end)?generation\s*-?%\}\n?", "", chat_template)
 
 
 def _rgb(image: Any) -> Image.Image:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from ..tokenization import plain_template
 from .layouts import VISION_PARTS
 from .modeling_visualcla import VisualCLAForConditionalGeneration
-from .processing_visualcla import VisualCLAProcessor, plain_template
+from .processing_visualcla import VisualCLAProcessor
 
 
 def save_model_folder(

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pipelines.checkpoints.stored_tensors import read_into
+from pipelines.checkpoints.offsets import read_into
 
 BUFFER_BYTES = 8 * 2**20
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipelines.checkpoints.stored_tensors import StoredTensor
+from pipelines.checkpoints.offsets import StoredTensor
 
 TILE_ELEMENTS = 2**18
 """Elements that are in work at once: 1 MiB of fp32, so that they stay in the processor's cache."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipelines.checkpoints.adapters import Adapter, check_targets
-from pipelines.checkpoints.stored_tensors import StoredTensor
+from pipelines.checkpoints.offsets import StoredTensor
 from pipelines.checkpoints.structure import is_same, language_model, read_config
 from pipelines.visualcla import load_tokenizer
 from pipelines.visualcla.adapter import load_adapter

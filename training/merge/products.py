@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pipelines.checkpoints.stored_tensors import StoredTensor
+from pipelines.checkpoints.offsets import StoredTensor
 
 from .lora import LowRank
 from .parts import Part

@@ -9,7 +9,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.checkpoints.stored_tensors import StoredTensor, read_header
+from pipelines.checkpoints.offsets import StoredTensor
+from pipelines.checkpoints.stored_tensors import read_header
 from pipelines.checkpoints.torch_pickles import pickle_head
 from pipelines.weights import SAFETENSORS_DTYPES
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pipelines.checkpoints.stored_tensors import StoredTensor, read_into
+from pipelines.checkpoints.offsets import StoredTensor, read_into
 
 from .background import InBackground, Sink
 from .input_hashes import InputHashes

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from pipelines.checkpoints.stored_tensors import StoredTensor
+from pipelines.checkpoints.offsets import StoredTensor
 
 from .card import model_card, versions
 from .folder import Layout, plan_shards, small_files
