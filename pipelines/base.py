@@ -117,6 +117,7 @@ class VisionPipeline(ABC):
         device: where pictures are encoded.
         sampling: how the family's original samples its answers, as keywords of `GenerationConfig`; empty where the model's own
             generation settings say it.
+        adds_bos: a prompt whose template writes no BOS begins with it nevertheless.
         stop_strings: texts at which an answer ends, and which are no part of it: separators that the family's language model was
             taught to write before the next turn, where EOS does not do it.
     """
@@ -129,6 +130,7 @@ class VisionPipeline(ABC):
     embedding_width: int | None = None
     device: "torch.device | str" = "cpu"
     sampling: "Mapping[str, Any]" = MappingProxyType({})
+    adds_bos: bool = False
     stop_strings: Sequence[str] = ()
 
     @property
@@ -247,6 +249,15 @@ class VisionPipeline(ABC):
                 )
             embeds[row, positions] = found.embeds.to(embeds)
         return {"inputs_embeds": embeds}
+
+    def limit_pictures(self, max_pixels: int | None = None, use_tiles: bool | None = None) -> None:
+        """Spend more or fewer ids on each picture than the family would by itself. Nothing where each takes a fixed number.
+
+        Args:
+            max_pixels: a larger picture is shown as one of so many pixels; None for the family's own limit.
+            use_tiles: whether parts of a picture are shown magnified, too, where the family can; None for its own way.
+        """
+        return None
 
     def move(self, device: "torch.device | str", dtype: "torch.dtype | None" = None) -> None:
         """Encode pictures on another device, or in another precision.

@@ -90,7 +90,7 @@ class ChatModel:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.pipeline = pipeline_of(model, processor) if pipeline is None else pipeline
-        self.embedder = Embedder(PromptEncoder(self.tokenizer, self.pipeline), cache)
+        self.embedder = Embedder(PromptEncoder(self.tokenizer, self.pipeline, self.pipeline.adds_bos), cache)
         self.prefix_cache = PrefixCache() if prefix_cache is None else prefix_cache
 
     @property

@@ -195,11 +195,22 @@ def pipeline_of(model: "PreTrainedModel", processor: Any) -> VisionPipeline:
     return family(found).pipeline_of(whole, processor)
 
 
+def is_whole(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds an image-text-to-text model as transformers publishes it, vision model and language model in one."""
+    path = Path(folder) / "config.json"
+    if not path.is_file() or (Path(folder) / "vision" / "config.json").is_file():
+        return False
+    stored = read_json(path)
+    model_type = stored.get("model_type")
+    if model_type in MODEL_TYPES:  # ours read it, too; what the original code wrote only they do
+        return "text_config" in stored and is_native(model_type)
+    return find_family(folder) == "native"
+
+
 def model_class(folder: str | os.PathLike) -> Any:
     """What has to load a folder's whole model where others would take `AutoModelForCausalLM`; None where that is right.
 
     Raises:
         ValueError: the model is refused.
     """
-    found = find_family(folder)
-    return family(found).model_class(folder) if found == "native" else None
+    return family("native").model_class(folder) if is_whole(folder) else None

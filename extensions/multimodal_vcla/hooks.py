@@ -24,6 +24,12 @@ def setup(params: dict[str, Any]) -> None:
         panel.notices[:] = [say("patch", name="modules.chat", effect=str(error))]
     for notice in panel.notices:
         webui.logger.warning("%s", notice)
+    if name := settings.get("model"):
+        try:
+            webui.load_at_start(str(name))
+        except Exception as error:
+            webui.logger.exception("%s", say("at_start", name=name, reason=error))
+            panel.notices.append(say("at_start", name=name, reason=error))
 
 
 def state_modifier(state: dict) -> dict:
@@ -116,6 +122,8 @@ def _render_with_pictures(render, prepared: _Marked, state: dict, kwargs: dict) 
     shown = state if prepared.system is None else {**state, "custom_system_message": prepared.system}
     try:
         prompt = (render or webui.generate_chat_prompt)(prepared.user_input, shown, **{**kwargs, "history": prepared.history})
+    except PictureError:
+        raise
     except ValueError as error:  # the web UI's own, when not even the beginning of the question fits
         if not prepared.asked:
             raise

@@ -39,6 +39,15 @@ def keys(text: str) -> list[str]:
     return [match[1] for match in _MARK.finditer(text)]
 
 
+def parts(text: str) -> list[str]:
+    """A text taken apart into our marks and what stands between them."""
+    found, at = [], 0
+    for match in _MARK.finditer(text):
+        found += [text[at : match.start()], match[0]]
+        at = match.end()
+    return [part for part in (*found, text[at:]) if part]
+
+
 def without_typed_marks(text: str) -> str:
     """The same text, with every mark that a user has typed broken so that it is no mark."""
     return _MARK.sub(lambda match: match[0].replace("vcla:", "vcla: "), text)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from pipelines import registry
 from pipelines.images import ImageError, load_image, to_data_uri
 
-from . import api, conversation, marks, panel, webui
+from . import api, conversation, marks, panel, templates, vision, webui
 from .conversation import attachments
 from .texts import say
 
@@ -31,11 +32,13 @@ class Patch:
         parameters: what the function must take.
         around: (the original, its module) to the function that stands in its place.
         effect: what happens without it.
+        is_loader: it loads a model, so that none says yet whether it is ours to serve.
     """
 
     parameters: tuple[str, ...]
     around: Callable[[Callable, ModuleType], Callable]
     effect: str
+    is_loader: bool = False
 
 
 def install(module: ModuleType, patches: Mapping[str, Patch]) -> list[str]:
@@ -48,7 +51,8 @@ def install(module: ModuleType, patches: Mapping[str, Patch]) -> list[str]:
         if found is None or tuple(inspect.signature(found).parameters) != patch.parameters:
             problems.append(say("patch", name=f"{module.__name__}.{name}", effect=patch.effect))
             continue
-        wrapped = functools.wraps(found)(_while_ours(found, patch.around(found, module)))
+        ours = patch.around(found, module)
+        wrapped = functools.wraps(found)(ours if patch.is_loader else _while_ours(found, ours))
         setattr(wrapped, _ORIGINAL, found)
         setattr(module, name, wrapped)
     return problems
@@ -146,6 +150,33 @@ def _send_marks_to_the_notebook(original, chat):
     return handle_send_chat_click
 
 
+def _pictures_as_items(original, chat):
+    """Chat templates of whole models get pictures as they take them."""
+
+    def get_compiled_template(template_str):
+        seeing = vision.whole()
+        return original(template_str) if seeing is None else templates.compiled(original, template_str, seeing.pipeline)
+
+    return get_compiled_template
+
+
+def _load_whole_models(original, models):
+    """The Transformers loader opens folders of image-text-to-text models, most of which `AutoModelForCausalLM` does not know."""
+
+    def transformers_loader(model_name):
+        whole = registry.model_class(webui.models_folder() / model_name)
+        if whole is None:
+            return original(model_name)
+        loader = webui.module("modules.transformers_loader")
+        known, loader.AutoModelForCausalLM = loader.AutoModelForCausalLM, whole
+        try:
+            return original(model_name)
+        finally:
+            loader.AutoModelForCausalLM = known
+
+    return transformers_loader
+
+
 CHAT = {
     "add_message_attachment": Patch(
         ("history", "row_idx", "file_path", "is_user"), _take_other_formats, "TIFF, AVIF and HEIC files are not taken."
@@ -165,6 +196,9 @@ CHAT = {
     ),
     "handle_send_chat_click": Patch(
         ("state",), _send_marks_to_the_notebook, "the notebook does not see the pictures of a chat sent to it."
+    ),
+    "get_compiled_template": Patch(
+        ("template_str",), _pictures_as_items, "chat templates of image-text-to-text models may write nothing for a picture."
     ),
 }
 """Functions of `modules.chat`, by name."""
@@ -191,10 +225,20 @@ COMPLETIONS = {
 }
 """Functions of `modules.api.completions`, by name."""
 
+MODELS = {
+    "transformers_loader": Patch(
+        ("model_name",),
+        _load_whole_models,
+        "image-text-to-text models of transformers are not loaded, or without their vision part.",
+        is_loader=True,
+    ),
+}
+"""Functions of `modules.models`, by name."""
+
 
 def install_all() -> list[str]:
     """Put all of the above into the web UI; gives back what could not be done, in words."""
-    problems = install(webui.module("modules.chat"), CHAT)
+    problems = install(webui.module("modules.chat"), CHAT) + install(webui.module("modules.models"), MODELS)
     if webui.api_error() is not None:
         problems += install(webui.module("modules.api.anthropic"), ANTHROPIC)
         problems += install(webui.module("modules.api.completions"), COMPLETIONS)

@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 params = {  # what each means: README.md, "Settings"
     "display_name": "Pictures",
     "is_tab": False,
+    "model": "",
     "eyes": "",
     "pipeline": "",
     "vision_device": None,
@@ -25,6 +26,8 @@ params = {  # what each means: README.md, "Settings"
     "max_images": 32,
     "max_image_mb": 20,
     "max_image_megapixels": 40,
+    "max_pixels": None,
+    "use_tiles": None,
     "cache_mb": 256,
     "prefix_cache": True,
     "prefix_cache_text": False,

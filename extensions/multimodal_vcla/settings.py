@@ -52,6 +52,25 @@ def number(name: str, lowest: float = 1) -> float:
     return value
 
 
+def max_pixels() -> int | None:
+    """How many pixels of a picture a whole model is shown at most; None for as many as it takes."""
+    return None if get("max_pixels") in (None, "", 0) else int(number("max_pixels"))
+
+
+def use_tiles() -> bool | None:
+    """Whether a whole model is shown magnified parts of a picture; None for as it does by itself.
+
+    Raises:
+        ValueError: anything else than true, false and nothing.
+    """
+    value = get("use_tiles")
+    if value not in (None, "", True, False):
+        raise ValueError(
+            f"multimodal_vcla-use_tiles is {value!r}; allowed are true, false, or nothing for the model's own way."
+        )
+    return None if value == "" else value
+
+
 def pictures_kept() -> int | None:
     """How many of the newest pictures stay in the prompt; None for all."""
     return None if get("add_all_images_to_prompt") else int(number("last_images"))

@@ -52,6 +52,14 @@ _TEXTS = {
         "This web UI has changed: {name} could not be adapted, so {effect}",
         "此版本的 Web UI 有改动：无法适配 {name}，因此{effect}",
     ),
+    "template": (
+        "the chat template writes {written} pictures of {count}. Choose the model's own template.",
+        "对话模板只写出 {count} 张图片中的 {written} 张。请选用模型自带的模板。",
+    ),
+    "at_start": (
+        "multimodal_vcla-model: {name!r} could not be loaded: {reason}",
+        "multimodal_vcla-model：无法加载 {name!r}：{reason}",
+    ),
     "no_answer": ("The request could not be answered.", "无法回答该请求。"),
     "bad_picture": ("Picture {name}: {reason}", "图片 {name}：{reason}"),
     "leave_it_out": (

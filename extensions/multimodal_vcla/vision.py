@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.base import ImagePart
 from pipelines.prompt import Prompt, PromptEncoder
-from pipelines.registry import FAMILIES, available_pipelines, find_family, load_pipeline
+from pipelines.registry import FAMILIES, available_pipelines, find_family, is_whole, load_pipeline
 
 from . import settings, webui
 from .pictures import PictureError
@@ -141,6 +141,18 @@ def current() -> VisionModel:
         return _loaded.vision
 
 
+def whole() -> VisionModel | None:
+    """That of the loaded model where this is a whole one, which takes pictures itself; None for others, and where it cannot."""
+    folder = webui.model_folder()
+    if folder is None or not _holds_whole(folder):
+        return None
+    webui.wake_model()
+    try:
+        return current()
+    except PictureError:
+        return None
+
+
 def look_again() -> None:
     """Forget what was found out, so that the next call looks anew."""
     with _lock:
@@ -189,7 +201,9 @@ def length(text: str, to_prompt: Callable[[VisionModel], Prompt]) -> int | None:
 
 
 def _wanted() -> tuple:
-    names = ("eyes", "pipeline", "vision_device", "vision_bits", "projector_device", "projector_bits", "cache_mb")
+    names = (
+        "eyes", "pipeline", "vision_device", "vision_bits", "projector_device", "projector_bits", "max_pixels", "use_tiles", "cache_mb"
+    )  # fmt: skip
     return (webui.model_name(), id(webui.tokenizer()), *(settings.get(name) for name in names))
 
 
@@ -205,6 +219,7 @@ def _look(model: Any) -> None:
         try:
             pipeline = load_pipeline(folder, family, device=where, dtype=how)
             _place_projector(pipeline, model)
+            pipeline.limit_pictures(settings.max_pixels(), settings.use_tiles())
             vision = VisionModel(pipeline, webui.tokenizer(), where, int(settings.number("cache_mb", 0) * 2**20))
         finally:
             _loaded.is_loading = False
@@ -221,16 +236,32 @@ def folders() -> list[Path]:
     return [folder for folder in wanted if folder.is_dir()]
 
 
+def _holds_whole(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and _is_whole(folder, config.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _is_whole(folder: Path, changed_ns: int) -> bool:
+    try:
+        return is_whole(folder)
+    except ValueError:  # the configuration cannot be read; whoever needs it says so
+        return False
+
+
 def _find_folder() -> tuple[Path, str | None]:
     """Where the vision model of the loaded model is, and of which family, where that is set.
 
     Raises:
         ValueError: nowhere.
     """
+    own = webui.model_folder()
+    if own is not None and _holds_whole(own):
+        return own, "native"
     for folder in folders():
         if find_family(folder) is not None:
             return folder, None
-    own, name = webui.model_folder(), settings.get("pipeline") or None
+    name = settings.get("pipeline") or None
     if own is not None and (name or len(available_pipelines()) > len(FAMILIES)):  # pipelines of the former extension
         return own, name
     raise ValueError(say("no_eyes", model=webui.model_name(), families=", ".join(FAMILIES)))

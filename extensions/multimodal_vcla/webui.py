@@ -4,6 +4,7 @@ Written against TextGen 4.7 (commit 1dcde41d). `modules.*` is imported when aske
 imported depends on the loader and on the flags.
 """
 
+import functools
 import logging
 import tempfile
 from collections.abc import Callable
@@ -68,6 +69,34 @@ def wake_model() -> None:
     from modules.models import load_model_if_idle_unloaded
 
     load_model_if_idle_unloaded()
+
+
+@functools.cache
+def load_at_start(name: str) -> None:
+    """Load a model with the Transformers loader, once, where none is loaded: `--model` is loaded before extensions, without what
+    only they can load.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        Whatever the loader raises.
+    """
+    from modules.LoRA import add_lora_to_model
+    from modules.models import load_model
+    from modules.models_settings import get_model_metadata, update_model_parameters
+
+    web = shared()
+    if web.model is not None:
+        return
+    if not (models_folder() / name).is_dir():
+        raise FileNotFoundError(f"{str(models_folder() / name)!r} is not a folder.")
+    update_model_parameters(get_model_metadata(name), initial=True)
+    try:
+        web.model, web.tokenizer = load_model(name, loader="Transformers")
+    except BaseException:
+        web.model_name = "None"
+        raise
+    if web.args.lora:
+        add_lora_to_model(web.args.lora)
 
 
 def takes_no_embeddings() -> str | None:

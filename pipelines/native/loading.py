@@ -127,7 +127,9 @@ class WholeModel:
         quantization = kwargs.get("quantization_config")
         if isinstance(quantization, BitsAndBytesConfig) and not quantization.llm_int8_skip_modules:
             quantization.llm_int8_skip_modules = unquantised(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        kwargs.pop("force_safetensors", None)
+        if kwargs.pop("force_safetensors", False):
+            kwargs["use_safetensors"] = True
+        kwargs["trust_remote_code"] = False
         model, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True, **kwargs)
         if missing := sorted(report["missing_keys"]):
             shown = ", ".join(missing[:3])

@@ -5,6 +5,7 @@ Legend: B rows, T ids of a row, N pictures, H and W their height and width.
 
 import inspect
 import itertools
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -26,6 +27,9 @@ from .processing import load_processor
 _PROBE = "\u2756"
 _MAX_REMEMBERED = 256
 _MAX_PROCESSED = 4
+_TILES = ("do_image_splitting", "crop_to_patches", "do_pan_and_scan")
+"""Settings of image processors: whether parts of a picture are shown, too."""
+_MAX_TILES = "max_image_tiles"
 
 
 class NativePipeline(VisionPipeline):
@@ -48,12 +52,17 @@ class NativePipeline(VisionPipeline):
         self.model_type = config.model_type
         tokenizer = processor.tokenizer
         self._added = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+        bos = tokenizer.bos_token_id
+        self.adds_bos = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
         self.image_mark = _image_mark(processor, name)
         self._separator_id = _separator(tokenizer, self.image_mark)
         self._separator = tokenizer.convert_ids_to_tokens(self._separator_id)
         self._lengths: OrderedDict[tuple, list[list[int]]] = OrderedDict()
         self._processed: OrderedDict[tuple, dict[str, Tensor]] = OrderedDict()
         self._lock = threading.Lock()
+        self._max_pixels: int | None = None
+        own = processor.image_processor
+        self._own_tiles = {name: getattr(own, name) for name in (*_TILES, _MAX_TILES) if hasattr(own, name)}
         ids = self._expanded([(64, 48)])[0]
         self.placeholder_token_id = _placeholder(config, ids)
         self._before, self._after = self._plain(ids), self._plain(ids[::-1])
@@ -70,7 +79,17 @@ class NativePipeline(VisionPipeline):
     @property
     def fingerprint(self) -> str:
         """Features are the pictures themselves: no weights are in them."""
-        return f"native:{self.name}"
+        return f"native:{self.name}:{self._max_pixels}"
+
+    def limit_pictures(self, max_pixels: int | None = None, use_tiles: bool | None = None) -> None:
+        settings = self.processor.image_processor
+        with self._lock:
+            self._max_pixels = max_pixels
+            for name, own in self._own_tiles.items():
+                wanted = own if use_tiles is None else use_tiles if name in _TILES else own if use_tiles else 1
+                setattr(settings, name, wanted)
+            self._lengths.clear()
+            self._processed.clear()
 
     def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
         key = tuple(sizes)
@@ -78,7 +97,8 @@ class NativePipeline(VisionPipeline):
             if key in self._lengths:
                 self._lengths.move_to_end(key)
                 return [list(ids) for ids in self._lengths[key]]
-        found = [ids[self._before : len(ids) - self._after] for ids in self._expanded(sizes)]
+        shown = [self._shown(size) for size in sizes]
+        found = [ids[self._before : len(ids) - self._after] for ids in self._expanded(shown)]
         with self._lock:
             self._lengths[key] = found
             while len(self._lengths) > _MAX_REMEMBERED:
@@ -86,7 +106,15 @@ class NativePipeline(VisionPipeline):
         return [list(ids) for ids in found]
 
     def encode_images(self, images: Sequence[Image.Image], lengths: object = None) -> list[ImageFeatures]:
-        return [ImageFeatures(inputs={"image": torch.from_numpy(np.array(_opaque(image)))}) for image in images]  # (H, W, 3)
+        shown = [_opaque(image).resize(self._shown(image.size), Image.Resampling.BICUBIC) for image in images]
+        return [ImageFeatures(inputs={"image": torch.from_numpy(np.array(image))}) for image in shown]  # (H, W, 3)
+
+    def _shown(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size at which a picture is handed to the processor."""
+        if self._max_pixels is None or math.prod(size) <= self._max_pixels:
+            return size
+        ratio = math.sqrt(self._max_pixels / math.prod(size))
+        return tuple(max(1, int(side * ratio)) for side in size)
 
     def arranged(self, parts: "Sequence[str | ImagePart]") -> "Sequence[str | ImagePart]":
         """The parts; what a user has typed like a picture's token is broken in two, so that it is never taken for one."""

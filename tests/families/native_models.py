@@ -24,6 +24,21 @@ CHAT = (
 )
 
 
+PICTURES_FIRST = (
+    "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
+    "{% for item in m['content'] | selectattr('type', 'equalto', 'image') %}{{ 'IMAGE' }}{% endfor %}"
+    "{% for item in m['content'] | selectattr('type', 'equalto', 'text') %}{% generation %}{{ item['text'] + ' ' }}{% endgeneration %}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+TEXT_OR_ITEMS = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] | trim }}{% else %}"
+    "{% for item in m['content'] %}{% if item['type'] == 'image' %}IMAGE{% else %}{{ item['text'] | trim }}{% endif %}{% endfor %}"
+    "{% endif %}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+TEMPLATES = {"llava": PICTURES_FIRST, "llava_next": PICTURES_FIRST, "gemma3": TEXT_OR_ITEMS, "mllama": TEXT_OR_ITEMS}
+"""Chat templates as these families write them: all pictures of a message before its text, or texts as they are; the others take items only."""
+
+
 def _llava(text="llama", **vision):
     return {"text_config": {"model_type": text, **TEXT}, "vision_config": {"model_type": "clip_vision_model", **CLIP, **vision}}
 
@@ -115,7 +130,7 @@ FAMILIES: dict[str, dict] = {
                       "start_of_img_token": "<|START_OF_IMG|>", "end_of_img_token": "<|END_OF_IMG|>", "img_patch_token": "<|IMG_PATCH|>"},
     },
     "mllama": {
-        "config": {"text_config": {"model_type": "mllama_text_model", **TEXT, "cross_attention_layers": [0]},
+        "config": {"text_config": {"model_type": "mllama_text_model", **TEXT, "num_hidden_layers": 3, "cross_attention_layers": [1]},
                    "vision_config": {"model_type": "mllama_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 4,
                                      "image_size": 28, "patch_size": 14, "vision_output_dim": 64, "intermediate_layers_indices": [0], "max_num_tiles": 4, "initializer_range": 0.2,
                                      "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]}},
@@ -158,7 +173,7 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     )  # fmt: skip
     made.add_special_tokens({"additional_special_tokens": SPECIAL})
     begin = "{{ bos_token }}" if family == "mllama" else ""
-    made.chat_template = begin + CHAT.replace("IMAGE", FAMILIES[family]["mark"])
+    made.chat_template = begin + TEMPLATES.get(family, CHAT).replace("IMAGE", FAMILIES[family]["mark"])
     return made
 
 

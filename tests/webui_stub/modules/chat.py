@@ -17,6 +17,10 @@ _jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, ext
 saved: list = []
 
 
+def get_compiled_template(template_str):
+    return _jinja.from_string(template_str)
+
+
 def _named(text, state):
     for mark, name in (("{{user}}", "name1"), ("{{char}}", "name2"), ("<USER>", "name1"), ("<BOT>", "name2")):
         text = text.replace(mark, state[name])
@@ -65,7 +69,7 @@ def generate_chat_prompt(user_input, state, **kwargs):
             if not is_nested:
                 shown += [{"role": last["role"], "content": "FAKE"}, {"role": "assistant", "content": "."}]
         is_open = not (is_continued or is_impersonated or is_nested)
-        prompt = _jinja.from_string(template).render(messages=shown, add_generation_prompt=is_open, **values)
+        prompt = get_compiled_template(template).render(messages=shown, add_generation_prompt=is_open, **values)
         if is_nested:
             command = state["chat-instruct_command"].replace("<|character|>", state["name2"]).replace("<|prompt|>", prompt)
             outer = [{"role": "user", "content": _named(command, state)}]
@@ -73,7 +77,7 @@ def generate_chat_prompt(user_input, state, **kwargs):
                 outer.insert(0, {"role": "system", "content": state["custom_system_message"]})
             if is_continued:
                 outer += [{"role": "assistant", "content": "FAKE"}, {"role": "assistant", "content": "."}]
-            prompt = _jinja.from_string(state["instruction_template_str"]).render(
+            prompt = get_compiled_template(state["instruction_template_str"]).render(
                 messages=outer, add_generation_prompt=not is_continued, **values
             )
         if is_continued:

@@ -13,4 +13,6 @@ default_settings: dict = {}
 gradio: dict = {}
 generation_lock = threading.Lock()
 user_data_dir = Path("user_data")
-args = SimpleNamespace(loader="Transformers", model_dir="models", multi_user=False, cpu=True, extensions=[], api=True)
+args = SimpleNamespace(
+    loader="Transformers", model_dir="models", multi_user=False, cpu=True, extensions=[], api=True, lora=None
+)
