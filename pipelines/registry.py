@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from .checkpoints.merging import Merging
+
 FAMILIES: dict[str, str] = {
     "visualcla": "VisualCLA: CLIP or SigLIP, resampler, linear projector",
     "mplug_owl": "mPLUG-Owl and LRV-Instruction V2: CLIP, abstractor, LLaMA",
@@ -49,6 +51,10 @@ PICKLES: dict[str, str] = {
     "non_lora_trainables.bin": "llava",
 }
 """Pattern of files, which have no configuration, to the family whose package tells by `is_published(path)` whether they are its own."""
+
+
+MERGED_BY_DEFAULT = "visualcla"
+"""The family that a language model, a vision encoder and an adapter become where nothing says which."""
 
 
 def family(name: str) -> ModuleType:
@@ -179,6 +185,17 @@ def converter(path: str | os.PathLike) -> "Callable[..., None] | None":
     """
     found = find_family(path)
     return None if found is None else getattr(family(found), "convert", None)
+
+
+def merging(*paths: str | os.PathLike) -> "Merging":
+    """What merging by plan asks of the family that models, vision encoders and adapters belong to; see `checkpoints/merging.py`.
+
+    Args:
+        paths: in the order in which they count. Where none is of a family that is merged by plan, as a language model and a CLIP by
+            themselves are not, they become one of `MERGED_BY_DEFAULT`.
+    """
+    families = [*filter(None, map(find_family, paths)), MERGED_BY_DEFAULT]
+    return next(found for name in families if (found := getattr(family(name), "MERGING", None)) is not None)
 
 
 def pipeline_of(model: "PreTrainedModel", processor: Any) -> VisionPipeline:

@@ -25,6 +25,16 @@ from .json_files import read_json
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 """One of them makes a tokenizer."""
 
+ALL_FILES = (
+    *TOKENIZER_FILES,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""All that belong to one."""
+
 _SPACE = "\u2581"  # sentencepiece's mark for a space
 _MARK = "\uf8ff"  # private use: occurs in no text
 

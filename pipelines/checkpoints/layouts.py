@@ -19,12 +19,16 @@ Where it is used: a family's `layouts.py` holds `LAYOUTS`, a tuple in the order 
 folder; loading, merge, convert and doctor read and write by it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .stored_tensors import StoredTensor, stored_tensors
+from .offsets import StoredTensor
+from .stored_tensors import model_tensors
+
+NAMES = ("webui", "transformers", "original")
+"""The layouts that a whole model of any family is written in."""
 
 
 class Place(NamedTuple):
@@ -56,6 +60,8 @@ class Layout:
         detect: whether a folder has this layout, by its configuration and file names alone.
         renames: the table.
         ignored: ends of stored names that are computed today and not weights.
+        suffixes: by subfolder, the kinds of weight files that are read there, the one that is written first; safetensors where
+            nothing is said.
     """
 
     def __init__(
@@ -64,13 +70,19 @@ class Layout:
         detect: Callable[[Path], bool],
         *renames: Rename,
         ignored: Sequence[str] = (".position_ids", ".inv_freq"),
+        suffixes: Mapping[str, Sequence[str]] | None = None,
     ):
         self.name, self.detect, self.renames, self.ignored = name, detect, renames, tuple(ignored)
+        self.suffixes = {folder: tuple((suffixes or {}).get(folder, (".safetensors",))) for folder in self.folders}
 
     @property
     def folders(self) -> list[str]:
         """Subfolders that hold weights, in the order of the table."""
         return list(dict.fromkeys(rename.folder for rename in self.renames))
+
+    def folder_of(self, prefix: str) -> str:
+        """The subfolder that holds what begins with a canonical prefix of the table."""
+        return next(rename.folder for rename in self.renames if rename.canonical == prefix)
 
     def canonical(self, stored: str, folder: str = "") -> str | None:
         """The family's name of a stored tensor; None when no row fits."""
@@ -93,7 +105,7 @@ class Layout:
         """
         found: dict[str, StoredTensor] = {}
         for sub in self.folders if folders is None else folders:
-            for stored, tensor in stored_tensors(folder / sub).items():
+            for stored, tensor in model_tensors(folder / sub).items():
                 if stored.endswith(self.ignored):
                     continue
                 name = self.canonical(stored, sub)

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 from .chat import DEFAULT_GENERATION_CONFIG, chat, chat_in_stream, get_model_and_tokenizer_and_processor
 from .checkpoint import detect_layout, load_eyes, load_pretrained
 from .configuration_visualcla import VisualCLAConfig, VisualResamplerConfig, load_config
+from .merging import MERGING
 from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAModel, VisualCLAVisionModel
 from .pipeline import load_pipeline, pipeline_of
 from .processing_visualcla import VisualCLAProcessor
@@ -35,6 +36,7 @@ def load_model(folder, **kwargs):
 
 __all__ = [
     "DEFAULT_GENERATION_CONFIG",
+    "MERGING",
     "PARTS",
     "VisualCLAConfig",
     "VisualCLAForConditionalGeneration",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
-from ..checkpoints.layouts import detect
+from ..checkpoints.layouts import Layout, detect
 from ..checkpoints.stored_tensors import StoredTensor, load_tensors, model_tensors
 from ..checkpoints.structure import COMPUTED_BUFFERS, language_model, model_config, read_config
 from ..checkpoints.weight_files import has_leftover_adapter, model_files
@@ -26,14 +26,19 @@ from .tokenization_visualcla import IMAGE_TOKEN
 
 
 def detect_layout(folder: Path) -> str:
-    """The name of a folder's layout.
+    """The name of a folder's layout; see `find_layout`."""
+    return find_layout(folder).name
+
+
+def find_layout(folder: Path) -> Layout:
+    """A folder's layout.
 
     Raises:
         ValueError: it has none; says what is missing.
     """
     found = detect(folder, LAYOUTS)
     if found is not None:
-        return found.name
+        return found
     there = sorted(path.name for path in folder.iterdir())[:12]
     missing = [name for name in ("config.json", "vision/config.json", "model.safetensors") if not (folder / name).exists()]
     raise ValueError(

@@ -44,9 +44,10 @@ WEBUI = Layout(
 ORIGINAL = Layout(
     "original",
     lambda folder: (folder / "text_encoder").is_dir() and (folder / "vision_encoder").is_dir(),
+    *(Rename(f"{part}.", f"{part}.") for part in VISION_PARTS[1:]),
     Rename("", TEXT, folder="text_encoder"),
     Rename("vision_model.", "vision_model.", folder="vision_encoder"),
-    *(Rename(f"{part}.", f"{part}.") for part in VISION_PARTS[1:]),
+    suffixes={"": [".bin"], "text_encoder": [".bin", ".safetensors"], "vision_encoder": [".bin", ".safetensors"]},
 )
 RELEASE = Layout(
     "release",
@@ -64,8 +65,8 @@ IN_MEMORY = Layout(
 TRANSFORMERS = Layout(
     "transformers",
     lambda folder: _is_ours(folder) and bool(weight_files(folder)),
-    Rename("vision_model.vision_model.", "vision_model."),
     *(Rename(prefix, prefix) for prefix in PREFIXES),
+    Rename("vision_model.vision_model.", "vision_model."),  # found, not written
 )
 LAYOUTS = (WEBUI, ORIGINAL, RELEASE, TRANSFORMERS)
 

@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from pipelines.visualcla import detect_layout, load_pretrained, load_tokenizer
+from pipelines.visualcla.adapter_forms import target_pattern
 from pipelines.weights import load_tensors
-from training.merge.convert_adapter import target_pattern
 
 LAYOUTS = ("webui", "transformers", "original")
 SPLIT = GOLDEN / "tgwebui"

@@ -19,19 +19,19 @@ def model_card(plan: MergePlan, layout: str, hashes: dict[Path, str]) -> bytes:
         layout: of the folder.
         hashes: SHA-256 of each weight file that was read.
     """
-    has_eyes = plan.eyes_config is not None
-    dtype = str(next(iter(plan.products.values())).dtype).removeprefix("torch.")
+    family, has_vision = plan.family, plan.has_vision
+    dtype = str(plan.model.dtype).removeprefix("torch.")
     front = {
         "library_name": "transformers",
-        "pipeline_tag": "image-text-to-text" if has_eyes else "text-generation",
-        "tags": ["visualcla", "merge"] if has_eyes else ["merge"],
+        "pipeline_tag": "image-text-to-text" if has_vision else "text-generation",
+        "tags": [family.model_type, "merge"] if has_vision else ["merge"],
     }
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False).strip(),
         "---",
         "",
-        "# A VisualCLA model in one folder" if has_eyes else "# A language model in one folder",
+        f"# A {family.label} model in one folder" if has_vision else "# A language model in one folder",
         "",
         "Put together by `multimodal-vcla` from these inputs, adapters in this order:",
         "",
@@ -39,7 +39,7 @@ def model_card(plan: MergePlan, layout: str, hashes: dict[Path, str]) -> bytes:
         "| --- | --- | --- |",
         *(f"| {role} | {input_name(folder)} | {_licence(folder)} |" for role, folder in plan.inputs),
         "",
-        f"Layout `{layout}`, weights in {dtype}, vocabulary of {plan.vocab_size} tokens. LoRA: base weights rounded to {dtype}, "
+        f"Layout `{layout}`, weights in {dtype}, vocabulary of {plan.model.vocab_size} tokens. LoRA: base weights rounded to {dtype}, "
         "W + scale * B @ A in fp32, rounded once.",
         "",
         "| weight file read | SHA-256 |",
@@ -51,7 +51,7 @@ def model_card(plan: MergePlan, layout: str, hashes: dict[Path, str]) -> bytes:
         "## Licence",
         "",
         "These weights are derived from all inputs above: the terms of each of them hold together. LLaMA's weights come under "
-        "the terms of the LLaMA version they are of (the first one: research only); VisualCLA's own are meant for research.",
+        f"the terms of the LLaMA version they are of (the first one: research only); {family.terms}",
         "",
     ]
     return "\n".join(lines).encode()

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from pipelines.checkpoints.adapters import Adapter
+from pipelines.checkpoints.merging import Merging
 
 from .parts import read_language_model
 
@@ -33,14 +34,14 @@ TEXT_CONFIG_FIELDS = (
 )
 
 
-def check_base_name(adapter: Adapter, given: Path) -> None:
+def check_base_name(adapter: Adapter, given: Path, family: Merging) -> None:
     """Compare the recorded name of the base with the language model that is given.
 
     Raises:
         ValueError: they are different models; names both.
     """
     recorded = adapter.config.get("base_model_name_or_path")
-    if recorded and not _may_be_same(recorded, given):
+    if recorded and not _may_be_same(recorded, given, family):
         raise ValueError(
             f"The adapter {str(adapter.folder)!r} was trained on {recorded!r}, not on {str(given)!r}. Give that model as "
             "text_model; if both are the same model, correct base_model_name_or_path in a copy of the adapter."
@@ -83,21 +84,21 @@ def check_tokenizer_goes_on(old: PreTrainedTokenizerBase, old_in: Path, new: Pre
             )
 
 
-def _may_be_same(recorded: str, given: Path) -> bool:
+def _may_be_same(recorded: str, given: Path, family: Merging) -> bool:
     """Whether a recorded base may be the given folder. Names can be compared only where both sides have one of a kind."""
     folder = Path(recorded).expanduser()
     if folder.is_dir():
-        return folder.samefile(given) or _signature(folder) == _signature(given)
+        return folder.samefile(given) or _signature(folder, family) == _signature(given, family)
     cached = next((part for part in given.resolve().parts if part.startswith("models--")), None)
     if cached is None or recorded.count("/") != 1 or recorded.startswith((".", os.sep)):
         return True
     return cached.removeprefix("models--").replace("--", "/").lower() == recorded.lower()
 
 
-def _signature(folder: Path) -> dict[str, Any]:
+def _signature(folder: Path, family: Merging) -> dict[str, Any]:
     """Names, shapes and the first bytes of all tensors of a language model."""
     signature = {}
-    for name, tensor in read_language_model(folder).tensors.items():
+    for name, tensor in read_language_model(folder, family).tensors.items():
         with open(tensor.file, "rb") as handle:
             handle.seek(tensor.offset)
             content = handle.read(min(tensor.num_bytes, SIGNATURE_BYTES))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from pipelines.hub import resolve_folder
 from pipelines.registry import converter
-from pipelines.visualcla.checkpoint import resolve_folder
 
 from .folder import LAYOUTS
 from .language_models import apply_delta
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Merge LoRA adapters into a language model and a vision encoder, tensor by tensor (well under 1.5 GB of "
         "memory for a 7B model), and write one folder. A killed merge goes on when the same command runs again.",
     )
-    parser.add_argument("--text_model", required=True, help="language model, or a whole VisualCLA model: folder or hub name")
+    parser.add_argument("--text_model", required=True, help="language model, or a whole model: folder or hub name")
     parser.add_argument("--vision_model", help="CLIP or SigLIP model: folder or hub name; not needed when text_model has eyes")
     parser.add_argument(
         "--lora_model", default="", help="adapters, separated by commas, applied in this order: folders or hub names"
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         choices=LAYOUTS,
         default="webui",
         help="webui: language model at the root, eyes in vision/ (default); transformers: one composite checkpoint; original: "
-        "what the original VisualCLA code opens (LLaMA and CLIP only)",
+        "what the family's original code opens",
     )
     add_write_options(parser)
     parser.add_argument(

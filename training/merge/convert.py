@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from pipelines.checkpoints.meta_llama import is_meta_llama
+from pipelines.hub import resolve_folder
 from pipelines.registry import converter
-from pipelines.visualcla.checkpoint import resolve_folder
 
 from .command import DTYPES, add_write_options, run_verb
 from .convert_adapter import FORMS, convert_adapter
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the verb; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m training convert",
-        description="Write a VisualCLA model or adapter in another layout. A whole model (webui, transformers, original) becomes "
+        description="Write a model or an adapter in another layout. A whole model (webui, transformers, original) becomes "
         "any of these three. An adapter becomes 'release' (what the original code opens) or 'split' (its "
         "convert_ckpt_for_tgwebui.py: a text LoRA for the web UI and a vision half), and with its bases a whole model.",
     )

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from pipelines.checkpoints.adapters import Adapter, check_targets
+from pipelines.checkpoints.merging import Merging, Part, WholeModel
 from pipelines.checkpoints.offsets import StoredTensor
 from pipelines.checkpoints.structure import is_same, language_model, read_config
-from pipelines.visualcla import load_tokenizer
-from pipelines.visualcla.adapter import load_adapter
-from pipelines.visualcla.layouts import TEXT, release_name
+from pipelines.registry import merging
+from pipelines.tokenization import TOKENIZER_FILES, has_tokenizer, load_tokenizer
 
 from .checks import (
     TEXT_CONFIG_FIELDS,
@@ -24,51 +24,51 @@ from .checks import (
     check_tokenizer_goes_on,
 )
 from .lora import LowRank
-from .parts import Part, has_whole_eyes, read_eyes, read_language_model
+from .parts import read_language_model, read_vision_model
 from .products import MergePlan, Product
-from .structure import eyes_fields, eyes_shapes, vision_modules, without_paths
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+from .structure import vision_fields, vision_modules, vision_shapes, without_paths
 
 
 def plan_merge(text_model: Path, vision_model: Path | None, adapters: list[Path], dtype: torch.dtype | None) -> MergePlan:
     """Plan a merge.
 
     Args:
-        text_model: a language model, or a whole VisualCLA model.
-        vision_model: a vision encoder or eyes; None takes those of `text_model`, or makes a language model without eyes.
+        text_model: a language model, or a whole model.
+        vision_model: a vision encoder, or a family's vision model; None takes that of `text_model`, or makes a language model alone.
         adapters: applied in order.
         dtype: of the result; None takes the language model's, and without adapters leaves every tensor as it is.
 
     Raises:
         FileNotFoundError, ValueError: something is missing or does not fit; names it.
     """
-    text = read_language_model(text_model)
-    if vision_model is None and (has_whole_eyes(text_model) or has_whole_eyes(text_model / "vision")):
+    family = merging(text_model, *([] if vision_model is None else [vision_model]), *adapters)
+    text = read_language_model(text_model, family)
+    if vision_model is None and (family.holds(text_model) or family.holds(text_model / "vision")):
         vision_model = text_model
-    eyes = None if vision_model is None else read_eyes(vision_model)
-    work = _Merge(text, eyes)
+    vision = None if vision_model is None else read_vision_model(vision_model, family)
+    work = _Merge(family, text, vision)
     for folder in adapters:
-        work.apply(load_adapter(folder))
+        work.apply(family.read_adapter(folder))
     return work.finish(dtype)
 
 
 class _Merge:
     """The state between two adapters."""
 
-    def __init__(self, text: Part, eyes: Part | None):
-        self.text, self.eyes = text, eyes
+    def __init__(self, family: Merging, text: Part, vision: Part | None):
+        self.family, self.text, self.vision = family, text, vision
         self.text_config = without_paths(text.config)
-        self.eyes_config = None if eyes is None else eyes_fields(eyes.config)
-        self.tensors: dict[str, StoredTensor] = {**text.tensors, **({} if eyes is None else eyes.tensors)}
+        self.vision_config = None if vision is None else vision_fields(family, vision.config)
+        self.tensors: dict[str, StoredTensor] = {**text.tensors, **({} if vision is None else vision.tensors)}
         self.changes: dict[str, tuple[LowRank, ...]] = {}
-        stored = {name.removeprefix(TEXT): tensor for name, tensor in text.tensors.items()}
+        stored = {name.removeprefix(family.text): tensor for name, tensor in text.tensors.items()}
         structure = language_model(text.config, stored, text.folder)
-        self.embedding, self.head = TEXT + structure.embedding, TEXT + structure.head
-        self.conv1d = {TEXT + name for name in structure.conv1d}
-        self.adaptable = {TEXT + name for name in structure.adaptable}
-        self.names = {TEXT + found: TEXT + name for name, found in structure.names.items()}
-        self.unused = [TEXT + name for name in structure.unused]
+        prefix = family.text
+        self.embedding, self.head = prefix + structure.embedding, prefix + structure.head
+        self.conv1d = {prefix + name for name in structure.conv1d}
+        self.adaptable = {prefix + name for name in structure.adaptable}
+        self.names = {prefix + found: prefix + name for name, found in structure.names.items()}
+        self.unused = [prefix + name for name in structure.unused]
         for name in self.unused:
             self.tensors.pop(name)
         # transformers opens a folder untied whose file has a head of its own, whatever its config.json says.
@@ -78,10 +78,10 @@ class _Merge:
             self.tensors.pop(self.head, None)
         self.tokenizer_folder = text.files_folder if has_tokenizer(text.files_folder) else None
         self.tokenizer = None if self.tokenizer_folder is None else load_tokenizer(self.tokenizer_folder)
-        self.preprocessor_folder = None if eyes is None else eyes.files_folder
+        self.preprocessor_folder = None if vision is None else vision.files_folder
         self.inputs = [("language model", text.folder)]
-        if eyes is not None and eyes.folder != text.folder:
-            self.inputs.append(("vision encoder", eyes.folder))
+        if vision is not None and vision.folder != text.folder:
+            self.inputs.append(("vision encoder", vision.folder))
 
     @property
     def num_rows(self) -> int:
@@ -90,11 +90,11 @@ class _Merge:
     def apply(self, adapter: Adapter) -> None:
         rows_before = self.num_rows
         is_first = not any(role == "adapter" for role, _ in self.inputs)
-        if is_first and (not adapter.is_whole or self.eyes is None or self.eyes.folder == self.text.folder):
-            check_base_name(adapter, self.text.folder)
-        if adapter.is_whole and self.eyes is None:
+        if is_first and (not adapter.is_whole or self.vision is None or self.vision.folder == self.text.folder):
+            check_base_name(adapter, self.text.folder, self.family)
+        if adapter.is_whole and self.vision is None:
             raise ValueError(
-                f"The adapter {str(adapter.folder)!r} was made for a whole VisualCLA model: give the vision encoder too "
+                f"The adapter {str(adapter.folder)!r} was made for a whole {self.family.label} model: give the vision encoder too "
                 "(--vision_model)."
             )
         self._take_file_names(adapter)
@@ -103,7 +103,7 @@ class _Merge:
         self._add_lora(adapter)
         self._take_tokenizer(adapter)
         if adapter.is_whole:
-            self._take_eyes_config(adapter, rows_before)
+            self._take_vision_config(adapter, rows_before)
         self.inputs.append(("adapter", adapter.folder))
 
     def _take_file_names(self, adapter: Adapter) -> None:
@@ -128,7 +128,7 @@ class _Merge:
         self.is_tied = False
 
     def _replace(self, adapter: Adapter) -> None:
-        places = self.tensors if self.eyes_config is None else {**self.tensors, **self._eyes_places(adapter)}
+        places = self.tensors if self.vision_config is None else {**self.tensors, **self._vision_places(adapter)}
         unmatched = [name for name in adapter.whole if name not in places]
         unmatched += [module for module in adapter.lora if f"{module}.weight" not in places]
         if unmatched:
@@ -153,11 +153,11 @@ class _Merge:
             self.tensors[name] = tensor
             self.changes.pop(name, None)
         modules = (
-            self.adaptable if self.eyes_config is None else self.adaptable | vision_modules(self.eyes_config, self.text_config)
+            self.adaptable
+            if self.vision_config is None
+            else self.adaptable | vision_modules(self.family, self.vision_config, self.text_config)
         )
-        check_targets(
-            adapter, modules if adapter.is_whole else self.adaptable, [lambda m: m.removeprefix(TEXT), str, release_name]
-        )
+        check_targets(adapter, modules if adapter.is_whole else self.adaptable, self.family.namings)
         if not self.is_tied and self.tensors[self.head].shape[0] != self.num_rows:
             raise ValueError(
                 f"The adapter {str(adapter.folder)!r} leaves {self.num_rows} rows in {self.embedding} but "
@@ -165,11 +165,10 @@ class _Merge:
                 "are lost. Save both (modules_to_save), or train with ensure_weight_tying."
             )
 
-    def _eyes_places(self, adapter: Adapter) -> dict[str, Any]:
-        recorded = eyes_fields(_recorded_config(adapter)) if adapter.is_whole else {}
-        return eyes_shapes(
-            {**self.eyes_config, **recorded, "vision_config": self.eyes_config["vision_config"]}, self.text_config
-        )
+    def _vision_places(self, adapter: Adapter) -> dict[str, Any]:
+        recorded = vision_fields(self.family, _recorded_config(adapter)) if adapter.is_whole else {}
+        vision = {**self.vision_config, **recorded, "vision_config": self.vision_config["vision_config"]}
+        return vision_shapes(self.family, vision, self.text_config)
 
     def _add_lora(self, adapter: Adapter) -> None:
         for module, lora in adapter.lora.items():
@@ -207,14 +206,14 @@ class _Merge:
             check_tokenizer_goes_on(self.tokenizer, self.tokenizer_folder, tokenizer, adapter.folder)
         self.tokenizer, self.tokenizer_folder = tokenizer, adapter.folder
 
-    def _take_eyes_config(self, adapter: Adapter, rows_before: int) -> None:
+    def _take_vision_config(self, adapter: Adapter, rows_before: int) -> None:
         recorded = _recorded_config(adapter)
         if not recorded:
             return
         recorded_text, recorded_vision = recorded.get("text_config") or {}, recorded.get("vision_config") or {}
-        given = self.eyes_config["vision_config"]
+        given = self.vision_config["vision_config"]
         check_recorded("language model", recorded_text, adapter.folder, self.text_config, self.text.folder, TEXT_CONFIG_FIELDS)
-        check_recorded("vision encoder", recorded_vision, adapter.folder, given, self.eyes.folder, VISION_CONFIG_FIELDS)
+        check_recorded("vision encoder", recorded_vision, adapter.folder, given, self.vision.folder, VISION_CONFIG_FIELDS)
         recorded_rows = recorded_text.get("vocab_size")
         if recorded_rows not in (None, rows_before, self.num_rows):
             raise ValueError(
@@ -222,7 +221,7 @@ class _Merge:
                 f"{rows_before}. Give that model as text_model, or the adapters that lead to it before this one; if the record is "
                 "wrong, correct text_config.vocab_size in the config.json of a copy of the adapter."
             )
-        self.eyes_config = {**self.eyes_config, **eyes_fields(recorded), "vision_config": given}
+        self.vision_config = {**self.vision_config, **vision_fields(self.family, recorded), "vision_config": given}
         if (adapter.folder / "preprocessor_config.json").is_file():
             self.preprocessor_folder = adapter.folder
 
@@ -232,8 +231,8 @@ class _Merge:
             raise ValueError(
                 f"None of {given} holds a tokenizer ({' or '.join(TOKENIZER_FILES)}). Copy it into the text model."
             )
-        if self.eyes_config is not None:
-            self._check_eyes()
+        if self.vision_config is not None:
+            self._check_vision()
         has_adapters = any(role == "adapter" for role, _ in self.inputs)
         dtype = dtype or (self.text.tensors[self.embedding].dtype if has_adapters else None)
         text_config = {**self.text_config, "vocab_size": self.num_rows, "tie_word_embeddings": self.is_tied}
@@ -243,32 +242,27 @@ class _Merge:
         for name, tensor in self.tensors.items():
             is_cast = dtype is not None and tensor.dtype.is_floating_point
             products[name] = Product(tensor, dtype if is_cast else tensor.dtype, self.changes.get(name, ()))
-        return MergePlan(
-            products,
+        model = WholeModel(
             text_config,
-            self.eyes_config,
-            self.text,
+            self.vision_config,
+            next(iter(products.values())).dtype,
             self.tokenizer_folder,
             self.preprocessor_folder,
-            self.inputs,
         )
+        return MergePlan(self.family, products, model, self.text, self.inputs)
 
-    def _check_eyes(self) -> None:
-        expected = eyes_shapes(self.eyes_config, self.text_config)
-        present = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("text_model.")}
+    def _check_vision(self) -> None:
+        expected = vision_shapes(self.family, self.vision_config, self.text_config)
+        present = {name: tensor for name, tensor in self.tensors.items() if not name.startswith(self.family.text)}
         missing = [name for name in expected if name not in present]
         leftover = [name for name in present if name not in expected]
         wrong = [name for name in expected if name in present and present[name].shape != tuple(expected[name].shape)]
         if missing or leftover or wrong:
             raise ValueError(
-                f"The eyes are not whole: {len(missing)} tensors missing {missing[:3]}, {len(leftover)} unknown {leftover[:3]}, "
+                f"The vision model is not whole: {len(missing)} tensors missing {missing[:3]}, {len(leftover)} unknown {leftover[:3]}, "
                 f"{len(wrong)} of another shape {wrong[:3]}. Resampler and projector come with VisualCLA's adapter (--lora_model) "
                 "or a whole model; the vision encoder must be the one they were trained on."
             )
-
-
-def has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _recorded_config(adapter: Adapter) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from pipelines.checkpoints.merging import Merging, Part, WholeModel
 from pipelines.checkpoints.offsets import StoredTensor
 
 from .lora import LowRank
-from .parts import Part
 
 
 @dataclass(frozen=True)
@@ -40,26 +39,22 @@ class MergePlan:
     """The merged model.
 
     Attributes:
-        products: composite name to tensor.
-        text_config: the language model's `config.json`, its sizes right.
-        eyes_config: VisualCLA's `config.json` as far as it is about the eyes; None for a language model alone.
+        family: whose names the tensors have.
+        products: canonical name to tensor.
+        model: what is written beside the weights.
         text: the language model that it started from.
-        tokenizer_folder: whose tokenizer it has.
-        preprocessor_folder: whose image processor it has.
         inputs: role and folder of everything it is made of, in order.
     """
 
+    family: Merging
     products: dict[str, Product]
-    text_config: dict[str, Any]
-    eyes_config: dict[str, Any] | None
+    model: WholeModel
     text: Part
-    tokenizer_folder: Path
-    preprocessor_folder: Path | None
     inputs: list[tuple[str, Path]]
 
     @property
-    def vocab_size(self) -> int:
-        return self.text_config["vocab_size"]
+    def has_vision(self) -> bool:
+        return self.model.vision is not None
 
     @property
     def input_files(self) -> list[Path]:

@@ -1,17 +1,17 @@
-"""The structure of the vision model, without any weights: names and shapes."""
+"""The structure of a family's vision model, without any weights: names and shapes."""
 
 from typing import Any
 
 import torch
 
-from pipelines.visualcla import VisualCLAConfig, VisualCLAVisionModel
+from pipelines.checkpoints.merging import Merging
 
-EYES_FIELDS = ("vision_config", "visual_resampler_config", "use_visual_resampler")
+_ADAPTABLE = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Embedding)
 
 
-def eyes_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """As far as a VisualCLA configuration is about the eyes."""
-    fields = {key: config[key] for key in EYES_FIELDS if key in config}
+def vision_fields(family: Merging, config: dict[str, Any]) -> dict[str, Any]:
+    """As far as a configuration is about the vision model."""
+    fields = family.vision_fields(config)
     return fields | {key: without_paths(value) for key, value in fields.items() if isinstance(value, dict)}
 
 
@@ -20,17 +20,12 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ("_name_or_path", "_commit_hash")}
 
 
-def eyes_shapes(eyes_config: dict[str, Any], text_config: dict[str, Any]) -> dict[str, torch.Tensor]:
+def vision_shapes(family: Merging, vision: dict[str, Any], text_config: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Every tensor of the vision model, on the meta device."""
-    return _vision_model(eyes_config, text_config).state_dict()
+    return family.vision_model(vision, text_config).state_dict()
 
 
-def vision_modules(eyes_config: dict[str, Any], text_config: dict[str, Any]) -> set[str]:
+def vision_modules(family: Merging, vision: dict[str, Any], text_config: dict[str, Any]) -> set[str]:
     """The modules of the vision model that LoRA may stand on."""
-    named = _vision_model(eyes_config, text_config).named_modules()
-    return {name for name, module in named if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Embedding)}
-
-
-def _vision_model(eyes_config: dict[str, Any], text_config: dict[str, Any]) -> VisualCLAVisionModel:
-    with torch.device("meta"):
-        return VisualCLAVisionModel(VisualCLAConfig.from_dict({**eyes_config, "text_config": text_config}))
+    named = family.vision_model(vision, text_config).named_modules()
+    return {name for name, module in named if isinstance(module, _ADAPTABLE)}

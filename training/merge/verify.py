@@ -12,8 +12,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipelines.checkpoints.adapters import Adapter
-from pipelines.visualcla import load_pretrained, load_tokenizer
-from pipelines.visualcla.adapter import apply_adapter, load_adapter
+from pipelines.checkpoints.merging import Merging
+from pipelines.tokenization import load_tokenizer
 
 from .products import MergePlan
 
@@ -23,7 +23,7 @@ MIN_TOLERANCE = 1e-4
 
 
 def verify(folder: Path, plan: MergePlan, vision_model: Path | None) -> str:
-    """Compare a merged folder with its base and adapters on a text, and where it has eyes on a text with an image.
+    """Compare a merged folder with its base and adapters on a text, and where it has a vision model on a text with an image.
 
     Args:
         folder: the merged model.
@@ -36,17 +36,16 @@ def verify(folder: Path, plan: MergePlan, vision_model: Path | None) -> str:
     Raises:
         ValueError: the logits differ by more than rounding explains.
     """
-    dtype = next(iter(plan.products.values())).dtype
-    has_eyes = plan.eyes_config is not None
-    merged = _load(folder, has_eyes)
+    family, dtype, has_vision = plan.family, plan.model.dtype, plan.has_vision
+    merged = _load(folder, family, has_vision)
     inputs = {"text": _probe(merged, folder, None)}
-    if has_eyes:
+    if has_vision:
         side_px = merged.config.vision_config.image_size
         inputs["text and image"] = _probe(merged, folder, Image.radial_gradient("L").resize((side_px, side_px)))
     found = {probe: merged(**values).logits for probe, values in inputs.items()}
     del merged
-    adapters = [load_adapter(path) for role, path in plan.inputs if role == "adapter"]
-    reference = _reference(plan.text.folder, vision_model, adapters, dtype)
+    adapters = [family.read_adapter(path) for role, path in plan.inputs if role == "adapter"]
+    reference = _reference(family, plan.text.folder, vision_model, adapters, dtype)
     tolerance = max(4 * torch.finfo(dtype).eps, MIN_TOLERANCE)
     reports = []
     for probe, values in inputs.items():
@@ -61,36 +60,38 @@ def verify(folder: Path, plan: MergePlan, vision_model: Path | None) -> str:
     return f"Verified: largest difference of logits, relative: {', '.join(reports)} (allowed {tolerance:.1e})"
 
 
-def _load(folder: Path, has_eyes: bool) -> PreTrainedModel:
-    if has_eyes:
-        return load_pretrained(folder, dtype=torch.float32).requires_grad_(False)
+def _load(folder: Path, family: Merging, has_vision: bool) -> PreTrainedModel:
+    if has_vision:
+        return family.load(folder, {}, torch.float32).requires_grad_(False)
     return (
         AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).requires_grad_(False).eval()
     )
 
 
 def _probe(model: PreTrainedModel, folder: Path, image: Image.Image | None) -> dict[str, torch.Tensor]:
-    if model.config.model_type != "visualcla":
+    if getattr(model, "processor", None) is None:  # a language model alone
         return dict(load_tokenizer(folder)(QUESTION, return_tensors="pt", return_token_type_ids=False))
     content = [{"type": "image"}] * (image is not None) + [{"type": "text", "text": QUESTION}]
     text = model.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return dict(model.processor(images=None if image is None else [image], text=text, return_tensors="pt"))
 
 
-def _reference(text_model: Path, vision_model: Path | None, adapters: list[Adapter], dtype: torch.dtype) -> PreTrainedModel:
+def _reference(
+    family: Merging, text_model: Path, vision_model: Path | None, adapters: list[Adapter], dtype: torch.dtype
+) -> PreTrainedModel:
     releases = [adapter for adapter in adapters if adapter.is_whole]
     if releases and vision_model is not None:
         bases = {"text_model": text_model, "vision_model": vision_model}
-        model = load_pretrained(releases[-1].folder, **bases, dtype=torch.float32, use_adapter=False)
+        model = family.load(releases[-1].folder, bases, torch.float32)
     else:
-        model = _load(text_model, has_eyes=bool(releases))
+        model = _load(text_model, family, has_vision=bool(releases))
     for adapter in adapters:
         _round(model, dtype)
         language_model = getattr(model, "text_model", model)
         rows = [tensor.shape[0] for name, tensor in adapter.whole.items() if name.endswith("embed_tokens.weight")]
         if rows and rows[0] > language_model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows[0], mean_resizing=False)
-        apply_adapter(model if adapter.is_whole else language_model, adapter.folder)
+        family.apply_adapter(model if adapter.is_whole else language_model, adapter.folder)
         _fold(model)
     _round(model, dtype)
     return model.requires_grad_(False).eval()

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pipelines.visualcla import load_tokenizer
+from ..tokenization import load_tokenizer
 
 _CONTROL_TOKENS = ("bos_token", "eos_token", "unk_token")
 
