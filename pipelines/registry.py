@@ -16,7 +16,7 @@ from .base import VisionPipeline
 from .json_files import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import torch
     from transformers import PreTrainedModel
@@ -205,11 +205,45 @@ def pipeline_of(model: "PreTrainedModel", processor: Any) -> VisionPipeline:
         ValueError: the model is of no known family.
     """
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    model_type = whole.config.model_type
+    return family_of(whole).pipeline_of(whole, processor)
+
+
+def parts_of(model: "PreTrainedModel") -> "Mapping[str, tuple[str, ...]]":
+    """Which parameters of a whole model that is loaded are `vision`, `connector` and `language`, as beginnings of their names.
+
+    Raises:
+        ValueError: the model is of no known family.
+    """
+    package = family_of(model)
+    return package.parts_of(model) if hasattr(package, "parts_of") else package.PARTS
+
+
+def save_model(model: "PreTrainedModel", processor: Any, folder: str | os.PathLike) -> None:
+    """Write a whole model that is loaded, in the dtypes its weights have, so that `load_model` and the web UI open it.
+
+    The folder appears whole or not at all; a model that is there already is replaced.
+
+    Raises:
+        ValueError: the model is of no known family, quantised, or holds LoRA layers.
+    """
+    if lora := [name for name, _ in model.named_parameters() if ".lora_" in name]:
+        raise ValueError(f"The model holds {len(lora)} LoRA tensors, the first: {lora[:3]}. Merge them before saving.")
+    if quantised := [name for name, parameter in model.named_parameters() if not parameter.is_floating_point()]:
+        raise ValueError(f"The model is quantised ({quantised[0]}): load it in 16 or 32 bits before saving.")
+    family_of(model).save_model(model, processor, folder)
+
+
+def family_of(model: "PreTrainedModel") -> ModuleType:
+    """The package of a whole model's family.
+
+    Raises:
+        ValueError: there is none.
+    """
+    model_type = model.config.model_type
     found = MODEL_TYPES.get(model_type) or ("native" if is_native(model_type) else None)
     if found is None:
         raise ValueError(f"A model of type {model_type!r} is of no known family ({', '.join(FAMILIES)}).")
-    return family(found).pipeline_of(whole, processor)
+    return family(found)
 
 
 def is_whole(folder: str | os.PathLike) -> bool:

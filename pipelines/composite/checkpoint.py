@@ -5,10 +5,12 @@
 * `original`: what a family's original code opens; the family says how (`Family.read_original`, `Family.write_original`).
 """
 
+import copy
+import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedConfig
 from ..checkpoints.meta_llama import is_meta_llama
 from ..json_files import read_json
 from ..weights import tensor_headers, weight_files
-from .lora import Adapter
+from .lora import Adapter, WholeAdapter, whole_model_adapter
 from .modeling import CompositeForConditionalGeneration, CompositeVisionModel, compose, load_language_model
 from .processing import CompositeProcessor
 from .tensors import MAX_SHARD_BYTES, check_finite, check_placed, new_folder, stored_tensors, write_safetensors
@@ -41,6 +43,8 @@ class Parts:
         tokenizer_folder: where the tokenizer's files are.
         source: for errors.
         adapter: to be merged into the language model.
+        processor: of a model that is in memory; else the files in `tokenizer_folder` make it.
+        generation_config: likewise.
     """
 
     config: PreTrainedConfig
@@ -49,6 +53,8 @@ class Parts:
     tokenizer_folder: Path
     source: str
     adapter: Adapter | None = None
+    processor: CompositeProcessor | None = None
+    generation_config: GenerationConfig | None = None
 
     def language_tensors(self):
         """(name, tensor) of the language model, the adapter merged."""
@@ -162,9 +168,24 @@ class Family:
         else:
             parts = self._read_own(path, layout, with_language)
         if lora_model is not None:
-            parts = self.apply_adapter(parts, Path(lora_model).expanduser())
+            adapter = Path(lora_model).expanduser()
+            whole = whole_model_adapter(adapter)
+            parts = self.apply_adapter(parts, adapter) if whole is None else self._apply_whole(parts, whole)
         self._check(parts)
         return parts
+
+    def _apply_whole(self, parts: Parts, adapter: WholeAdapter) -> Parts:
+        """An adapter of a whole model: the vision model's share is merged here, the language model's while it is read."""
+        if parts.adapter is not None:
+            raise ValueError(f"{parts.source} has an adapter of its own: merge that one first, then {adapter.source}.")
+        (vision_pairs, language_pairs), (vision, language) = self.split(adapter.pairs), self.split(adapter.whole)
+        lost = [name for name in vision if name not in parts.vision]
+        lost += [] if parts.language is None else [name for name in language if name not in parts.language]
+        if lost:
+            raise ValueError(f"{adapter.source} holds {lost[:3]}, which are not in {parts.source}. Was it made for another model?")
+        merged = dict(adapter.over(vision_pairs).merge(parts.vision | vision))
+        given = None if parts.language is None else parts.language | language
+        return dataclasses.replace(parts, vision=merged, language=given, adapter=adapter.over(language_pairs))
 
     def load_vision(self, path: str | os.PathLike, dtype: torch.dtype | str | None = None, **where: Any):
         """(vision model, processor); the language model stays on disk."""
@@ -228,6 +249,8 @@ class Family:
 
     def load_processor(self, parts: Parts) -> CompositeProcessor:
         """The processor that belongs to the parts."""
+        if parts.processor is not None:
+            return parts.processor
         return self.processor_class.of(parts.tokenizer_folder, parts.config)
 
     def write(
@@ -314,6 +337,23 @@ class Family:
         for name in ("generation_config.json", "tokenizer.model"):  # the latter is what the original's code reads
             if (parts.tokenizer_folder / name).is_file():
                 shutil.copyfile(parts.tokenizer_folder / name, folder / name)
+        if parts.generation_config is not None:
+            (folder / "generation_config.json").write_text(parts.generation_config.to_json_string(), encoding="utf-8")
+
+    def split(self, tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(vision model, language model) of what stands under the names of a whole model's tensors, each under its own names."""
+        vision = {name.removeprefix(VISION_PREFIX): t for name, t in tensors.items() if name.startswith(VISION_PREFIX)}
+        language = {_language_name(name): t for name, t in tensors.items() if not name.startswith(VISION_PREFIX)}
+        return vision, language
+
+    def save_model(self, model: Any, processor: CompositeProcessor, folder: str | os.PathLike) -> None:
+        """Write a whole model that is loaded; see `pipelines.registry.save_model`."""
+        vision, language = self.split(model.state_dict())
+        if model.config.text_config.tie_word_embeddings:
+            language.pop("lm_head.weight", None)
+        config, source = copy.deepcopy(model.config), f"the model in memory ({self.name})"
+        parts = Parts(config, vision, language, Path(folder), source, None, processor, model.generation_config)
+        self.write(parts, folder, force=True)
 
     def _read_own(self, folder: Path, layout: str, with_language: bool) -> Parts:
         config = self.load_config(folder)
@@ -323,10 +363,8 @@ class Family:
             if with_language:
                 config.text_config = type(config.text_config).from_dict(read_json(folder / "config.json"))
         else:
-            tensors = stored_tensors(folder)
-            vision = {name.removeprefix(VISION_PREFIX): t for name, t in tensors.items() if name.startswith(VISION_PREFIX)}
-            rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(VISION_PREFIX)}
-            language = {_language_name(name): tensor for name, tensor in rest.items()} if with_language else None
+            vision, language = self.split(stored_tensors(folder))
+            language = language if with_language else None
         return Parts(config, vision, language, folder, repr(str(folder)))
 
     def _check(self, parts: Parts) -> None:

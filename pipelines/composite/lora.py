@@ -11,11 +11,14 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints import adapters
+from ..checkpoints.adapters import LEFT_BESIDE, without_peft
 from ..json_files import read_json
 from .tensors import stored_tensors
 
 _LORA = re.compile(r"^(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight$")
 _LANGUAGE_PREFIXES = ("language_model.model.", "model.language_model.", "llama_model.model.", "language_model.", "model.")
+_OF_A_WHOLE_MODEL = ("model.language_model.", "model.vision_model.", "model.vision_tower.", "model.multi_modal_projector.")
 _HEADS = ("language_model.lm_head.", "llama_model.lm_head.", "lm_head.")
 
 
@@ -107,3 +110,42 @@ def read_adapter(path: Path, default_alpha: float) -> Adapter:
     if unknown := [key for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern") if config.get(key)]:
         raise ValueError(f"{source} uses {unknown}, which is not merged here. Merge it: python -m training merge --help")
     return Adapter(pairs, config.get("lora_alpha", default_alpha) / config.get("r", rank), rest, source)
+
+
+@dataclass(frozen=True)
+class WholeAdapter:
+    """An adapter over a whole model, as `python -m training train` and PEFT write it.
+
+    Attributes:
+        pairs: (A, B) by the name of the weight in the model; B has the scale in it.
+        whole: tensors that take the model's place, by their names in it.
+        source: for errors.
+    """
+
+    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    whole: dict[str, torch.Tensor]
+    source: str
+
+    def over(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> Adapter:
+        """A share of its LoRA, by the names of the weights that it is for."""
+        return Adapter({name.removesuffix(".weight"): pair for name, pair in pairs.items()}, 1.0, {}, self.source)
+
+
+def whole_model_adapter(folder: Path) -> WholeAdapter | None:
+    """The adapter of a folder, where it was made over a whole model; None for one of a language model alone.
+
+    Raises:
+        ValueError: it cannot be merged exactly.
+    """
+    if not (folder / "adapter_config.json").is_file() or (folder / LEFT_BESIDE).is_file():
+        return None
+    if not any(without_peft(name).startswith(_OF_A_WHOLE_MODEL) for name in stored_tensors(folder)):
+        return None
+    adapter, source = adapters.read_adapter(folder), repr(str(folder))
+    pairs = {}
+    for module, lora in adapter.lora.items():
+        if set(lora.parts) != {"lora_A", "lora_B"}:
+            raise ValueError(f"{source} has {sorted(lora.parts)} for {module}; only lora_A and lora_B can be merged here.")
+        a, b = (lora.parts[side].map() for side in ("lora_A", "lora_B"))
+        pairs[f"{module}.weight"] = (a, b.float() * lora.scale)
+    return WholeAdapter(pairs, {name: tensor.map() for name, tensor in adapter.whole.items()}, source)

@@ -14,6 +14,7 @@ convert = FAMILY.convert
 detect_layout = FAMILY.layout
 load_model = FAMILY.load_model
 missing_parts = FAMILY.missing_parts
+save_model = FAMILY.save_model
 
 
 def is_published(path) -> bool:
@@ -33,4 +34,5 @@ __all__ = [
     "load_pipeline",
     "missing_parts",
     "pipeline_of",
+    "save_model",
 ]

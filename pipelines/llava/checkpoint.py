@@ -10,6 +10,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ class LlavaFamily(Family):
         except ValueError:
             return False
 
+    def split(self, tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        return split_hf(tensors)
+
     def compose(self, vision: LlavaModel, language_model: Any, source: str) -> LlavaForConditionalGeneration:
         return compose(vision, language_model, source)
 
@@ -90,7 +94,7 @@ class LlavaFamily(Family):
                 values = read_json(folder / "config.json")
                 config.text_config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
         else:
-            vision, language = split_hf(stored_tensors(folder))
+            vision, language = self.split(stored_tensors(folder))
             language = language if with_language else None
         for name, default in SETTINGS.items():
             if not hasattr(config, name):

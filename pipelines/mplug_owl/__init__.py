@@ -26,6 +26,7 @@ convert = FAMILY.convert
 detect_layout = FAMILY.layout
 load_model = FAMILY.load_model
 missing_parts = FAMILY.missing_parts
+save_model = FAMILY.save_model
 
 __all__ = [
     "FAMILY",
@@ -43,4 +44,5 @@ __all__ = [
     "load_pipeline",
     "missing_parts",
     "pipeline_of",
+    "save_model",
 ]

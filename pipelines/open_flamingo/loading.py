@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from ..checkpoints.adapters import read_adapter
 from ..composite.checkpoint import read_text_model
 from ..composite.tensors import check_finite, check_placed
 from ..embedder import embedding_device
@@ -483,14 +484,22 @@ def add_lora(checkpoint: Checkpoint, file: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: the file is not there, is no LoRA, is half a LoRA, or belongs to another model.
     """
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"lora_model {str(file)!r} is not a file. Give mmgpt-lora-v0-release.pt, or what the trainer wrote."
-        )
     tensors = checkpoint.tensors
-    stored, content = named_tensors(file)
     pairs: dict[str, Tensors] = {}
     whole: Tensors = {}
+    scale, scales = 1.0, {}
+    if (file / "adapter_config.json").is_file():
+        adapter = read_adapter(file)
+        scales = {f"{module}.weight": lora.scale for module, lora in adapter.lora.items()}
+        stored = {f"{module}.lora_{side}.weight": lora.parts[f"lora_{side}"].map() for module, lora in adapter.lora.items() for side in "AB"}
+        stored |= {name: tensor.map() for name, tensor in adapter.whole.items()}
+    elif file.is_file():
+        stored, content = named_tensors(file)
+        scale = _lora_scale(content)
+    else:
+        raise FileNotFoundError(
+            f"lora_model {str(file)!r} is neither an adapter's folder nor a file. Give mmgpt-lora-v0-release.pt, or what a trainer wrote."
+        )
     for name, tensor in stored.items():
         if (found := from_lora(name)) is not None:
             pairs.setdefault(found[0], {})[found[1]] = tensor
@@ -511,8 +520,7 @@ def add_lora(checkpoint: Checkpoint, file: Path) -> None:
             f"The LoRA {str(file)!r} does not fit this model: {len(lost)} of its places are unknown {lost[:3]}, {len(halves)} have one "
             f"half {halves[:3]}, {len(wrong)} another shape {wrong[:3]}. Was it made for another language model?"
         )
-    scale = _lora_scale(content)
-    checkpoint.lora |= {name: LoraPair(pair["A"], pair["B"], scale) for name, pair in pairs.items()}
+    checkpoint.lora |= {name: LoraPair(pair["A"], pair["B"], scales.get(name, scale)) for name, pair in pairs.items()}
     tensors |= whole
 
 

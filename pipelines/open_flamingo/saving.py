@@ -44,13 +44,13 @@ def save_model(
     processor: OpenFlamingoProcessor,
     folder: str | os.PathLike,
     layout: Layout = "webui",
-    force: bool = False,
+    force: bool = True,
 ) -> Path:
     """Save a whole model that is loaded, in the dtypes its weights have.
 
     Raises:
         ValueError: the language model is quantised or holds LoRA layers, or the layout is unknown.
-        FileExistsError: the folder holds something, and `force` is not given.
+        FileExistsError: the folder holds something else than a model, or a model and `force` is not given.
     """
     if getattr(model.language_model, "is_quantized", False):
         raise ValueError("The language model is quantised: load it in 16 or 32 bits before saving.")

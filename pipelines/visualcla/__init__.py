@@ -13,6 +13,7 @@ from .merging import MERGING
 from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAModel, VisualCLAVisionModel
 from .pipeline import load_pipeline, pipeline_of
 from .processing_visualcla import VisualCLAProcessor
+from .saving import save_model_folder as save_model
 from .tokenization_visualcla import add_image_tokens, build_tokenizer, load_tokenizer
 
 AutoConfig.register(VisualCLAConfig.model_type, VisualCLAConfig, exist_ok=True)
@@ -57,4 +58,5 @@ __all__ = [
     "load_pretrained",
     "load_tokenizer",
     "pipeline_of",
+    "save_model",
 ]

@@ -1,50 +1,19 @@
-"""LoRA on a model, and what it becomes: merged into the weights, or an adapter in the VisualCLA release's format."""
+"""What a LoRA becomes: merged into the weights, or an adapter folder in PEFT's own format."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import LoraConfig, LoraModel
-from peft.tuners.tuners_utils import check_target_module_exists
+from peft import LoraModel
 from safetensors.torch import save_file
 from torch import nn
 
-from pipelines.visualcla import VisualCLAProcessor
-from pipelines.visualcla.processing_visualcla import plain_template
-
 from .config import Recipe
+from .parts import ADAPTER_NAME, LORA, Group
 
-ADAPTER_NAME = "default"
-
-
-def add_lora(model: nn.Module, recipe: Recipe) -> LoraModel | None:
-    """Put fresh LoRA layers on the modules that the recipe names; None when it names none.
-
-    Raises:
-        ValueError: no module of the model fits `lora_target_modules`.
-    """
-    if recipe.lora_target_modules is None:
-        return None
-    config = LoraConfig(
-        r=recipe.lora_r,
-        lora_alpha=recipe.lora_alpha,
-        lora_dropout=recipe.lora_dropout,
-        target_modules=recipe.lora_target_modules,
-    )
-    config.target_modules = _targets(model, config)
-    return LoraModel(model, config, ADAPTER_NAME)
-
-
-def _targets(model: nn.Module, config: LoraConfig) -> set[str]:
-    """The modules that a recipe's pattern means: it is about the names in files, and in memory they may be called otherwise."""
-    names = {name: model.stored_name(f"{name}.").removesuffix(".") for name, _ in model.named_modules() if name}
-    targets = {name for name, stored in names.items() if check_target_module_exists(config, stored)}
-    if not targets:
-        raise ValueError(
-            f"No module of the model is a target: lora_target_modules is {config.target_modules!r}, the modules are called like "
-            f"{list(names.values())[-1]!r}."
-        )
-    return targets
+PEFT_PREFIX = "base_model.model."
 
 
 def merge_lora(lora: LoraModel | None) -> None:
@@ -53,46 +22,57 @@ def merge_lora(lora: LoraModel | None) -> None:
         lora.merge_and_unload()
 
 
-def save_adapter(model: nn.Module, processor: VisualCLAProcessor, recipe: Recipe, folder: Path, dtype: torch.dtype) -> None:
-    """Write an adapter as VisualCLA was released: LoRA layers and whole tensors under PEFT's names, with the tokenizer, the
-    image processor and the configuration of the whole model.
+def check_adapter(model: nn.Module, groups: Sequence[Group]) -> list[str]:
+    """The modules that an adapter holds as a whole.
 
-    Resampler and projector are in it as a whole: the language model and the vision encoder that it lies over have none.
+    Raises:
+        ValueError: something learns that PEFT's format cannot hold.
+    """
+    whole = [module for group in groups if group.name != LORA for module in group.modules]
+    with_lora = {name.partition(".lora_")[0] for name, _ in model.named_parameters() if ".lora_" in name}
+    for place in whole:
+        try:
+            module = model.get_submodule(place)
+        except AttributeError as error:
+            raise ValueError(
+                f"{place!r} is a bare parameter, which an adapter cannot hold. Name the modules to train in train_parts instead of "
+                "the part it belongs to, or give --result model."
+            ) from error
+        if any(name.startswith(f"{place}.") for name in with_lora):
+            raise ValueError(f"{place!r} is trained in full and has LoRA layers: an adapter holds one of the two. Choose.")
+        if module is model.get_decoder() or place == "language_model":
+            raise ValueError("The language model is trained in full: an adapter holds LoRA for it. Give --result model.")
+    return whole
+
+
+def save_adapter(
+    model: nn.Module, processor: Any, recipe: Recipe, lora: LoraModel, groups: Sequence[Group], folder: Path
+) -> None:
+    """Write an adapter: LoRA layers and whole modules under PEFT's names, with tokenizer, image processor and configuration.
+
+    `PeftModel.from_pretrained`, `python -m training merge` and every loader's `lora_model` open it over the model that was trained.
+
+    Args:
+        folder: a new one.
     """
     folder.mkdir(parents=True)
-    whole = ("visual_resampler", "image_projection_layer")
+    dtype, whole = getattr(torch, recipe.result_dtype), check_adapter(model, groups)
     tensors = {
-        release_key(name): tensor.to(dtype).contiguous()
-        for name, tensor in ((model.stored_name(name), tensor) for name, tensor in model.state_dict().items())
-        if ".lora_" in name or (name.split(".")[0] in whole and ".base_layer." not in name)
+        f"{PEFT_PREFIX}{name}".replace(f".{ADAPTER_NAME}.", "."): tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+        if ".lora_" in name or name.startswith(tuple(f"{place}." for place in whole))
     }
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {
-        "base_model_name_or_path": "",
-        "bias": "none",
-        "fan_in_fan_out": False,
+    (folder / "adapter_model.safetensors").chmod(0o644)
+    values = lora.peft_config[ADAPTER_NAME].to_dict() | {
+        "base_model_name_or_path": recipe.model,
         "inference_mode": True,
-        "lora_alpha": recipe.lora_alpha,
-        "lora_dropout": recipe.lora_dropout,
-        "modules_to_save": list(whole),
-        "peft_type": "LORA",
-        "r": recipe.lora_r,
-        "target_modules": recipe.lora_target_modules,
-        "task_type": "CAUSAL_LM",
+        "modules_to_save": whole or None,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    values = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+    text = json.dumps(values, indent=2, sort_keys=True, default=str)
+    (folder / "adapter_config.json").write_text(f"{text}\n", encoding="utf-8")
     model.config.save_pretrained(folder)
     processor.tokenizer.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text(plain_template(processor.chat_template), encoding="utf-8")
-
-
-def release_key(name: str) -> str:
-    """A parameter's name to the released adapter's.
-
-    >>> release_key("vision_model.encoder.layers.0.mlp.fc1.lora_A.default.weight")
-    'base_model.model.vision_model.vision_model.encoder.layers.0.mlp.fc1.lora_A.weight'
-    """
-    if name.startswith("vision_model."):
-        name = f"vision_model.{name}"
-    return "base_model.model." + name.replace(f".{ADAPTER_NAME}.", ".")
+    (folder / "chat_template.jinja").write_text(processor.chat_template, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a training run is told: YAML gives the defaults, flags go on top, an unknown key is refused.
+"""What a training run is told: a preset, then a YAML file give the defaults, flags go on top, an unknown key is refused.
 
 `Recipe` is ours; everything else (`max_steps`, `learning_rate`, ...) is transformers' `TrainingArguments`.
 """
@@ -8,18 +8,26 @@ import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import is_tensorboard_available
 
-PARTS = ("vision_model", "visual_resampler", "image_projection_layer", "text_model")
 OBJECTIVES = ("conversation", "attributes")
 RESULTS = ("model", "adapter")
+DTYPES = ("float32", "float16", "bfloat16")
+PRESETS = Path(__file__).resolve().parent.parent / "presets"
+NOT_OF_THE_RUN = ("overwrite", "resume_from_checkpoint", "disable_tqdm")
+"""Fields that say nothing about what is learnt."""
 
 
 def _option(default, help: str):
     return field(default=default, metadata={"help": help})
+
+
+def _options(default: list[str], help: str):
+    return field(default_factory=lambda: list(default), metadata={"help": help})
 
 
 @dataclass
@@ -29,26 +37,38 @@ class Recipe:
     model: str = field(metadata={"help": "model folder or hub name to start from; a release (adapter) has to be merged first"})
     source: str = field(
         metadata={
-            "help": "rows to learn from: a .jsonl file with image paths relative to it, or module:function called with the seed "
-            "(a generator, which may be endless)"
+            "help": "rows to learn from: a file of rows with image paths relative to it, a mixture (.yaml), shards "
+            "('shards/*.tar'), or module:function called with the seed (a generator, which may be endless)"
         }
     )
+    held_out: float = _option(
+        0.0, "share of the pictures of a file of rows that is kept to judge by (a mixture says its own); for eval_strategy"
+    )
+    num_answers: int = _option(4, "held-out pictures that are asked about at each evaluation, in answers.jsonl and answers.png")
     objective: str = _option(
         "conversation",
         "'conversation': the answers, given the conversation; 'attributes': the vision encoder alone tells the values of "
         "`targets` in rows of {'images', 'targets'}",
     )
     num_attribute_values: int = _option(16, "objective 'attributes': each target is in 0..num_attribute_values - 1")
-    train_parts: list[str] = field(
-        default_factory=lambda: ["visual_resampler", "image_projection_layer"],
-        metadata={"help": f"parts trained in full, of {', '.join(PARTS)}"},
+    train_parts: list[str] = _options(
+        ["connector"],
+        "what is trained in full: vision, connector, language, or modules by the end of their names; each may have a learning "
+        "rate of its own (connector=1e-3; in YAML {connector: 1e-3, language: 2e-5})",
     )
-    lora_target_modules: str | None = _option(
-        None, "regular expression over module names that get LoRA layers; no LoRA without it"
+    lora_target_modules: list[str] = _options(
+        [],
+        "what gets LoRA layers: part=pattern (language=q_proj|v_proj) with a regular expression over the ends of module names, "
+        "or part=all-linear; without a part the expression is over whole names",
     )
     lora_r: int = _option(8, "rank of the LoRA layers")
     lora_alpha: int = _option(16, "LoRA's scale is lora_alpha / lora_r")
     lora_dropout: float = _option(0.0, "dropout in front of the LoRA layers, 0..1")
+    dtype: str = _option("float32", "of the weights that stay as they are; what learns is float32. Others need bf16 or fp16")
+    load_in_4bit: bool = _option(False, "quantise the language model to 4 bits while training (QLoRA); needs dtype bfloat16")
+    max_length: int | None = _option(
+        None, "tokens of a row at most; a picture is never cut (default: the tokenizer's or the context's)"
+    )
     attn_implementation: str | None = _option(
         None, "attention of vision encoder and language model while training; 'eager' is the fastest for short rows on a CPU"
     )
@@ -60,9 +80,7 @@ class Recipe:
         "compile the language model's layers: a third less time on a CPU after the first 20 seconds; needs a C++ compiler",
     )
     result: str = _option(
-        "model",
-        "'model': a whole model folder, LoRA merged; 'adapter': LoRA and the parts trained in full, in the VisualCLA release's "
-        "format",
+        "model", "'model': a whole model folder, LoRA merged; 'adapter': LoRA and the parts trained in full, in PEFT's format"
     )
     result_dtype: str = _option("float32", "dtype of the saved weights: float32, float16 or bfloat16")
     sort_window: int = _option(16, "an endless source is sorted by length over so many batches, to pad less; 1 keeps its order")
@@ -73,18 +91,24 @@ class Recipe:
 class Arguments(TrainingArguments):
     """transformers' own arguments, with the defaults of this project."""
 
-    output_dir: str = _option("outputs/train", "where model/ (or adapter/), config.yaml, loss.png and log.jsonl go")
-    save_strategy: str = _option("no", "checkpoints while training: 'no', 'steps', 'epoch'")
+    output_dir: str = _option("outputs/train", "where model/ (or adapter/), config.yaml, loss.png, log.jsonl, checkpoints go")
+    save_strategy: str = _option("steps", "checkpoints while training: 'no', 'steps', 'epoch'")
+    save_total_limit: int | None = _option(2, "checkpoints that are kept")
     logging_steps: float = _option(20, "steps between two points of the loss curve")
     accelerator_config: dict | str | None = field(
         # Dispatched batches are cut to as many pictures as there are rows.
         default_factory=lambda: {"dispatch_batches": False},
         metadata={"help": "settings of accelerate, as JSON or a file; dispatch_batches must stay false"},
     )
-    report_to: list[str] = field(default_factory=lambda: ["none"], metadata={"help": "trackers such as 'tensorboard'"})
+    report_to: list[str] = field(
+        default_factory=lambda: ["tensorboard"] if is_tensorboard_available() else ["none"],
+        metadata={"help": "trackers: tensorboard (the default where it is installed), wandb, none"},
+    )
     remove_unused_columns: bool = _option(False, "must stay false: the collator needs every column")
+    prediction_loss_only: bool = _option(True, "an evaluation keeps the loss and no logits")
+    logging_nan_inf_filter: bool = _option(False, "must stay false: a loss that is not finite ends the run")
     lr_scheduler_type: str = _option("cosine", "learning rate schedule")
-    per_device_train_batch_size: int = _option(48, "rows per step and device")
+    per_device_train_batch_size: int = _option(8, "rows per step and device")
     adam_beta2: float = _option(0.98, "second moment of AdamW")
 
 
@@ -94,19 +118,29 @@ class _Parser(HfArgumentParser):
         raise SystemExit(2)
 
 
+def presets() -> dict[str, Path]:
+    """Name of each preset to its file."""
+    return {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+
+
 def parse(argv: list[str]) -> tuple[Recipe, Arguments]:
-    """Read `--config FILE` and the flags.
+    """Read `--preset NAME`, `--config FILE` and the flags.
 
     Raises:
         SystemExit: with status 2 and one line on stderr where something is unknown, missing or not allowed.
     """
     parser = _Parser([Recipe, Arguments], prog="python -m training train", allow_abbrev=False)
-    parser.add_argument("--config", type=Path, help="YAML file with values for the fields below")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config", type=Path)
-    file = first.parse_known_args(argv)[0].config
-    if file is not None:
-        _set_defaults(parser, file)
+    for each in (parser, first):
+        each.add_argument("--preset", metavar="NAME", help=f"a recipe that comes with the project: {', '.join(presets())}")
+        each.add_argument("--config", type=Path, help="YAML file with values for the fields below, on top of the preset's")
+    given = first.parse_known_args(argv)[0]
+    if given.preset is not None:
+        if given.preset not in presets():
+            parser.error(f"Unknown preset {given.preset!r}. Available: {', '.join(presets())}.")
+        _set_defaults(parser, presets()[given.preset])
+    if given.config is not None:
+        _set_defaults(parser, given.config)
     try:
         recipe, arguments, _, unknown = parser.parse_args_into_dataclasses(
             argv, return_remaining_strings=True, look_for_args_file=False
@@ -115,34 +149,69 @@ def parse(argv: list[str]) -> tuple[Recipe, Arguments]:
         parser.error(str(error).splitlines()[0])
     if unknown:
         parser.error(f"Unknown flags {unknown}.")
-    for name, allowed in (("objective", OBJECTIVES), ("result", RESULTS)):
-        if getattr(recipe, name) not in allowed:
-            parser.error(f"{name} is {getattr(recipe, name)!r}; allowed: {', '.join(map(repr, allowed))}.")
-    if unknown := [part for part in recipe.train_parts if part not in PARTS]:
-        parser.error(f"train_parts has {unknown}; allowed: {', '.join(map(repr, PARTS))}.")
-    in_adapter = ("visual_resampler", "image_projection_layer")
-    if arguments.fsdp:
-        parser.error(
-            "fsdp is not supported: the optimizer is made before the model is sharded. Use data parallelism (torchrun)."
-        )
-    if recipe.result == "adapter" and (whole := [part for part in recipe.train_parts if part not in in_adapter]):
-        parser.error(f"train_parts has {whole}, but an adapter holds LoRA for them; in full it holds {in_adapter} only.")
-    if recipe.result == "adapter" and recipe.lora_target_modules is None:
-        parser.error("result is 'adapter', but there is no lora_target_modules.")
-    if recipe.result_dtype not in ("float32", "float16", "bfloat16"):
-        parser.error(f"result_dtype is {recipe.result_dtype!r}; allowed: 'float32', 'float16', 'bfloat16'.")
+    if reason := _contradiction(recipe, arguments):
+        parser.error(reason)
     return recipe, arguments
 
 
+def _contradiction(recipe: Recipe, arguments: Arguments) -> str | None:
+    """What is not allowed, in a sentence."""
+    allowed = (("objective", OBJECTIVES), ("result", RESULTS), ("result_dtype", DTYPES), ("dtype", DTYPES))
+    for name, values in allowed:
+        if getattr(recipe, name) not in values:
+            return f"{name} is {getattr(recipe, name)!r}; allowed: {', '.join(map(repr, values))}."
+    for part in recipe.train_parts:
+        _, has_rate, rate = part.partition("=")
+        if has_rate and not _is_rate(rate):
+            return f"train_parts has {part!r}; a learning rate is a number above 0, as in connector=1e-3."
+    if not 0 <= recipe.held_out < 1:
+        return f"held_out is {recipe.held_out}; it is a share from 0 to below 1."
+    if arguments.fsdp:
+        return "fsdp is not supported: the optimizer is made before the model is sharded. Use data parallelism (torchrun)."
+    if arguments.logging_nan_inf_filter or arguments.remove_unused_columns or not arguments.prediction_loss_only:
+        return "logging_nan_inf_filter and remove_unused_columns must stay false, prediction_loss_only true."
+    if recipe.result == "adapter" and not recipe.lora_target_modules:
+        return "result is 'adapter', but there is no lora_target_modules."
+    if recipe.load_in_4bit and recipe.result != "adapter":
+        return "load_in_4bit trains an adapter over the quantised model: give --result adapter, and merge it into the whole one."
+    if (recipe.dtype != "float32" or recipe.load_in_4bit) and not (arguments.bf16 or arguments.fp16):
+        return f"dtype is {recipe.dtype!r} with load_in_4bit {recipe.load_in_4bit}: what learns is float32, so give --bf16 or --fp16."
+    if arguments.load_best_model_at_end:
+        return "load_best_model_at_end is not supported: the last weights are the result. Start again from a checkpoint instead."
+    return None
+
+
 def resolved(recipe: Recipe, arguments: Arguments) -> str:
-    """The configuration as YAML: every field of the recipe, and the arguments that are not transformers' defaults."""
-    defaults = {item.name: item.default for item in dataclasses.fields(TrainingArguments)}
-    given = {
+    """The whole configuration as YAML, also what equals a default: it gives the same run by itself."""
+    names = {item.name for item in dataclasses.fields(arguments) if item.init}
+    values = {**dataclasses.asdict(recipe), **{name: value for name, value in arguments.to_dict().items() if name in names}}
+    kept = {
         name: value
-        for name, value in arguments.to_dict().items()
-        if name in defaults and value != defaults[name] and not name.startswith("_")
+        for name, value in values.items()
+        if value is not None and name not in NOT_OF_THE_RUN and not name.endswith("_token") and name[0] != "_"
     }
-    return yaml.safe_dump({**dataclasses.asdict(recipe), **given}, allow_unicode=True, sort_keys=False)
+    return yaml.safe_dump(_plain(kept), allow_unicode=True, sort_keys=False)
+
+
+def differences(recipe: Recipe, arguments: Arguments, file: Path) -> list[str]:
+    """Fields in which a run differs from the one whose configuration lies in a file."""
+    stored, own = yaml.safe_load(file.read_text(encoding="utf-8")), yaml.safe_load(resolved(recipe, arguments))
+    return sorted(key for key in stored.keys() | own.keys() if stored.get(key) != own.get(key))
+
+
+def _is_rate(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float) else str(value)
 
 
 def _set_defaults(parser: _Parser, file: Path) -> None:
@@ -152,15 +221,22 @@ def _set_defaults(parser: _Parser, file: Path) -> None:
         parser.error(f"cannot read the configuration {str(file)!r}: {' '.join(str(error).split())}.")
     if not isinstance(values, dict):
         parser.error(f"{str(file)!r} is not a configuration: it holds {type(values).__name__}, not keys with values.")
-    known = {action.dest for action in parser._actions} - {"help", "config"}
+    known = {action.dest for action in parser._actions} - {"help", "config", "preset"}
     if unknown := [key for key in values if key not in known]:
         parser.error(f"{str(file)!r} has unknown keys {unknown}.")
     defaults = {action.dest: action.default for action in parser._actions}
     if empty := [key for key, value in values.items() if value is None and defaults[key] is not None]:
         parser.error(f"{str(file)!r} has keys without a value: {empty}. Give one, or leave the key out.")
     lists = {action.dest for action in parser._actions if action.nargs in ("+", "*")}
-    values = {key: [value] if key in lists and isinstance(value, str) else value for key, value in values.items()}
+    values = {key: _as_list(value) if key in lists else value for key, value in values.items()}
     parser.set_defaults(**values)
     for action in parser._actions:
         if action.dest in values:
             action.required = False
+
+
+def _as_list(value: Any) -> list[str]:
+    """A list as people write it: `language`, `[connector, language]`, `{connector: 1e-3, language: 2e-5}`."""
+    if isinstance(value, dict):
+        return [str(key) if item is None else f"{key}={item}" for key, item in value.items()]
+    return value if isinstance(value, list) else [value]
