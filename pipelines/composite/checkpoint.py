@@ -182,7 +182,9 @@ class Family:
         lost = [name for name in vision if name not in parts.vision]
         lost += [] if parts.language is None else [name for name in language if name not in parts.language]
         if lost:
-            raise ValueError(f"{adapter.source} holds {lost[:3]}, which are not in {parts.source}. Was it made for another model?")
+            raise ValueError(
+                f"{adapter.source} holds {lost[:3]}, which are not in {parts.source}. Was it made for another model?"
+            )
         merged = dict(adapter.over(vision_pairs).merge(parts.vision | vision))
         given = None if parts.language is None else parts.language | language
         return dataclasses.replace(parts, vision=merged, language=given, adapter=adapter.over(language_pairs))

@@ -6,5 +6,16 @@ Nothing of a model is written here. What stands for a picture, and what the mode
 from .loading import load_model, model_class, refusal
 from .pipeline import NativePipeline, load_pipeline, pipeline_of
 from .processing import load_processor
+from .training import parts_of, save_model
 
-__all__ = ["NativePipeline", "load_model", "load_pipeline", "load_processor", "model_class", "pipeline_of", "refusal"]
+__all__ = [
+    "NativePipeline",
+    "load_model",
+    "load_pipeline",
+    "load_processor",
+    "model_class",
+    "parts_of",
+    "pipeline_of",
+    "refusal",
+    "save_model",
+]

@@ -30,6 +30,7 @@ class NoVideo:
     """
 
     model_input_names: list[str] = []
+    _auto_class = None
 
     def __init__(self, settings: dict[str, Any]):
         self.settings = settings

@@ -491,7 +491,11 @@ def add_lora(checkpoint: Checkpoint, file: Path) -> None:
     if (file / "adapter_config.json").is_file():
         adapter = read_adapter(file)
         scales = {f"{module}.weight": lora.scale for module, lora in adapter.lora.items()}
-        stored = {f"{module}.lora_{side}.weight": lora.parts[f"lora_{side}"].map() for module, lora in adapter.lora.items() for side in "AB"}
+        stored = {
+            f"{module}.lora_{side}.weight": lora.parts[f"lora_{side}"].map()
+            for module, lora in adapter.lora.items()
+            for side in "AB"
+        }
         stored |= {name: tensor.map() for name, tensor in adapter.whole.items()}
     elif file.is_file():
         stored, content = named_tensors(file)

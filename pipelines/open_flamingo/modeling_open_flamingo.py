@@ -285,8 +285,8 @@ class ImageConditioning:
                 "belong to another language model."
             )
         hooks = [decoder.register_forward_pre_hook(self._begin_pass, with_kwargs=True)]
-        for index, block in self.layers.items():
-            hook = self._before_layer(block)
+        for index in self.layers:
+            hook = self._before_layer(index)
             hooks.append(decoder.layers[int(index)].register_forward_pre_hook(hook, with_kwargs=True))
         return hooks
 
@@ -314,8 +314,9 @@ class ImageConditioning:
         if torch.is_grad_enabled():
             self._passes[None] = value  # a backward pass that recomputes activations does so in a thread of its own
 
-    def _before_layer(self, block: GatedCrossAttentionBlock):
+    def _before_layer(self, index: str):
         def hook(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            block = self.layers[index]  # looked up each time: PEFT puts wrappers in their places
             current = self._passes.get(get_ident(), self._passes.get(None) if torch.is_grad_enabled() else None)
             if current is None:
                 return None

@@ -55,8 +55,23 @@ loss = theirs(**batch).loss
 loss.backward()
 assert all(p.grad is not None for name, p in theirs.named_parameters() if "vision_model" in name)
 inputs = processor(images=[red], text=processor.apply_chat_template(question[0], add_generation_prompt=True))
+import json
+from pathlib import Path
+
+row = {"messages": rows[0]["messages"], "images": ["red.png"]}
+Path("rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+from training.train import main as train
+
+flags = ["--source", "rows.jsonl", "--max_steps", "2", "--use_cpu", "true", "--disable_tqdm", "true", "--logging_steps", "1"]
+assert train(["--model", "webui", "--output_dir", "full", "--train_parts", "connector=1e-2", *flags]) == 0
+lora = ["--lora_target_modules", "language=q_proj", "--result", "adapter", "--learning_rate", "1e-2"]
+assert train(["--model", "webui", "--output_dir", "lora", *lora, *flags]) == 0
+trained, adapted = (
+    load_model(folder, lora_model=adapter, dtype=torch.float32)[0](**inputs).logits
+    for folder, adapter in (("full/model", None), ("webui", "lora/adapter"))
+)
 plain, merged = (load_model(folder, dtype=torch.float32)[0](**inputs).logits for folder in ("webui", "merged"))
-assert not torch.allclose(plain, merged)
+assert not torch.allclose(plain, merged) and not torch.allclose(plain, trained) and not torch.allclose(plain, adapted)
 """
 
 

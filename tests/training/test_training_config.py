@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from training.__main__ import main
-from training.train.config import parse, resolved
+from training.train.config import differences, parse, resolved
 
 RECIPES = sorted(Path("demo/recipes").glob("*.yaml"))
 
@@ -34,21 +34,28 @@ def refusal(capsys, argv: list[str]) -> str:
 
 def test_flag_goes_over_yaml_and_yaml_over_default(config):
     recipe, arguments = parse(
-        ["--config", config(lora_r=4, max_steps=30, learning_rate="2e-3"), "--max_steps", "50", "--train_parts", "text_model"]
+        ["--config", config(lora_r=4, max_steps=30, learning_rate="2e-3"), "--max_steps", "50", "--train_parts", "language"]
     )
     assert (recipe.lora_r, recipe.lora_alpha) == (4, 16)
     assert (arguments.max_steps, arguments.learning_rate) == (50, 2e-3)
-    assert recipe.train_parts == ["text_model"]
+    assert recipe.train_parts == ["language"]
 
 
 def test_resolved_configuration_gives_the_same_run_again(config, tmp_path):
-    recipe, arguments = parse(["--config", config(max_steps=7, seed=5), "--output_dir", str(tmp_path / "out")])
+    flags = ["--output_dir", str(tmp_path / "out"), "--per_device_train_batch_size", "8", "--train_parts", "connector=1e-3"]
+    recipe, arguments = parse(["--config", config(max_steps=7, seed=5), *flags])
     again = tmp_path / "again.yaml"
     again.write_text(resolved(recipe, arguments), encoding="utf-8")
     same_recipe, same_arguments = parse(["--config", str(again)])
     assert same_recipe == recipe
     assert resolved(same_recipe, same_arguments) == resolved(recipe, arguments)
     assert (same_arguments.max_steps, same_arguments.seed) == (7, 5)
+    stored = yaml.safe_load(again.read_text(encoding="utf-8"))
+    assert stored["per_device_train_batch_size"] == 8, "what equals a default of ours, or of transformers, is in it too"
+    assert stored["optim"] and stored["adam_beta2"] == arguments.adam_beta2
+    assert differences(recipe, arguments, again) == []
+    same_arguments.learning_rate *= 2
+    assert differences(recipe, same_arguments, again) == ["learning_rate"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +69,11 @@ def test_resolved_configuration_gives_the_same_run_again(config, tmp_path):
         ({"result": "zip"}, [], "'model', 'adapter'"),
         ({"result_dtype": "int8"}, [], "'float32'"),
         ({"fsdp": "full_shard"}, [], "fsdp is not supported"),
-        ({"train_parts": ["eyes"]}, [], "visual_resampler"),
+        ({"train_parts": {"connector": "fast"}}, [], "connector=1e-3"),
+        ({"dtype": "bfloat16"}, [], "--bf16"),
+        ({"result": "adapter"}, [], "lora_target_modules"),
+        ({"load_in_4bit": True}, [], "--result adapter"),
+        ({}, ["--preset", "none"], "Unknown preset"),
     ],
 )
 def test_mistake_is_refused_by_name(config, capsys, values, flags, named):
@@ -99,8 +110,10 @@ def test_unknown_verb_is_refused_with_the_verbs(capsys, argv):
 
 
 def test_yaml_as_people_write_it(tmp_path, capsys):
-    (tmp_path / "one.yaml").write_text("model: m\nsource: s\ntrain_parts: text_model\n")
-    assert parse(["--config", str(tmp_path / "one.yaml")])[0].train_parts == ["text_model"]
+    (tmp_path / "one.yaml").write_text("model: m\nsource: s\ntrain_parts: language\n")
+    assert parse(["--config", str(tmp_path / "one.yaml")])[0].train_parts == ["language"]
+    (tmp_path / "rates.yaml").write_text("model: m\nsource: s\ntrain_parts: {connector: 1e-3, language: 2.0e-5, vision: }\n")
+    assert parse(["--config", str(tmp_path / "rates.yaml")])[0].train_parts == ["connector=1e-3", "language=2e-05", "vision"]
     (tmp_path / "two.yaml").write_text("model: m\nsource: s\nlearning_rate:\n")
     with pytest.raises(SystemExit):
         parse(["--config", str(tmp_path / "two.yaml")])

@@ -6,11 +6,11 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, Subset, get_worker_info
 
 from .files import SUFFIXES, RowFile
-from .mixture import Mixture
-from .rows import Row, content_items
+from .mixture import Mixture, is_held_out, picture_key
+from .rows import Row, content_items, text_of
 from .streaming import ShardStream
 
 
@@ -75,3 +75,25 @@ def _size(row: Row) -> int:
     """About as long as the row will be."""
     items = [item for message in row.get("messages", ()) for item in content_items(message)]
     return sum(len(item["text"].encode()) for item in items if "text" in item) + _BYTES_PER_IMAGE * len(row["images"])
+
+
+def split_by_picture(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
+    """(rows to train on, held-out rows) of a file; a picture is in one of the two, and rows of pictures of both are in neither.
+
+    Raises:
+        ValueError: the rows are no file's, or one of the two is empty.
+    """
+    if not isinstance(rows, RowFile):
+        raise ValueError("held_out divides a file of rows; a mixture says its own held_out, and streams have none.")
+    sides: dict[bool, list[int]] = {True: [], False: []}
+    for index in range(len(rows)):
+        row = rows[index]
+        keys = [picture_key(picture) for picture in row["images"]] or ["".join(map(text_of, row["messages"]))]
+        if len(found := {is_held_out(key, share) for key in keys}) == 1:
+            sides[found.pop()].append(index)
+    if not all(sides.values()):
+        raise ValueError(
+            f"held_out {share:g} of {len(rows)} rows leaves {len(sides[False])} to train on and {len(sides[True])} to judge by. Give "
+            "another share."
+        )
+    return Subset(rows, sides[False]), Subset(rows, sides[True])

@@ -26,10 +26,6 @@ def _option(default, help: str):
     return field(default=default, metadata={"help": help})
 
 
-def _options(default: list[str], help: str):
-    return field(default_factory=lambda: list(default), metadata={"help": help})
-
-
 @dataclass
 class Recipe:
     """Which model learns what, from which data, and what becomes of it."""
@@ -51,15 +47,19 @@ class Recipe:
         "`targets` in rows of {'images', 'targets'}",
     )
     num_attribute_values: int = _option(16, "objective 'attributes': each target is in 0..num_attribute_values - 1")
-    train_parts: list[str] = _options(
-        ["connector"],
-        "what is trained in full: vision, connector, language, or modules by the end of their names; each may have a learning "
-        "rate of its own (connector=1e-3; in YAML {connector: 1e-3, language: 2e-5})",
+    train_parts: list[str] = field(
+        default_factory=lambda: ["connector"],
+        metadata={
+            "help": "what is trained in full: vision, connector, language, or modules by the ends of their names; each may have a "
+            "learning rate of its own (connector=1e-3; in YAML {connector: 1e-3, language: 2e-5})"
+        },
     )
-    lora_target_modules: list[str] = _options(
-        [],
-        "what gets LoRA layers: part=pattern (language=q_proj|v_proj) with a regular expression over the ends of module names, "
-        "or part=all-linear; without a part the expression is over whole names",
+    lora_target_modules: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "what gets LoRA layers: part=pattern (language=q_proj|v_proj) with a regular expression over the ends of module "
+            "names, or part=all-linear; without a part the expression is over whole names"
+        },
     )
     lora_r: int = _option(8, "rank of the LoRA layers")
     lora_alpha: int = _option(16, "LoRA's scale is lora_alpha / lora_r")
@@ -173,11 +173,15 @@ def _contradiction(recipe: Recipe, arguments: Arguments) -> str | None:
     if recipe.result == "adapter" and not recipe.lora_target_modules:
         return "result is 'adapter', but there is no lora_target_modules."
     if recipe.load_in_4bit and recipe.result != "adapter":
-        return "load_in_4bit trains an adapter over the quantised model: give --result adapter, and merge it into the whole one."
+        return (
+            "load_in_4bit trains an adapter over the quantised model: give --result adapter, and merge it into the whole one."
+        )
     if (recipe.dtype != "float32" or recipe.load_in_4bit) and not (arguments.bf16 or arguments.fp16):
         return f"dtype is {recipe.dtype!r} with load_in_4bit {recipe.load_in_4bit}: what learns is float32, so give --bf16 or --fp16."
     if arguments.load_best_model_at_end:
-        return "load_best_model_at_end is not supported: the last weights are the result. Start again from a checkpoint instead."
+        return (
+            "load_best_model_at_end is not supported: the last weights are the result. Start again from a checkpoint instead."
+        )
     return None
 
 

@@ -139,7 +139,9 @@ def _modules(model: nn.Module, name: str) -> Iterator[str]:
         known = [each for each, _ in (*model.named_modules(), *model.named_parameters())]
         places = [each for each in known if each == name or each.endswith(f".{name}")]
         if not places:
-            children = sorted({each.split(".")[-1] for each in known if each.count(".") in (0, 1, 2) and not each[-1:].isdigit()})
+            children = sorted(
+                {each.split(".")[-1] for each in known if each.count(".") in (0, 1, 2) and not each[-1:].isdigit()}
+            )
             raise ValueError(
                 f"train_parts has {name!r}, which is no part or module of this model. Parts: {', '.join(map(repr, parts))}; modules "
                 f"such as {', '.join(map(repr, children[:12]))}."

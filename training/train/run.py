@@ -1,40 +1,51 @@
-"""`python -m training train --config FILE`: one stage of training, from a model folder to a model folder."""
+"""`python -m training train`: one stage of training, from a model folder to a model folder or an adapter."""
 
-import json
-import os
+import logging
 import shutil
 import sys
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
 
-from pipelines import visualcla
-from pipelines.visualcla.saving import replace_folder, save_model_folder
+from pipelines.hub import resolve_folder
+from pipelines.registry import load_model, pipeline_of, save_model
 
 from ..data import open_source
 from ..data.collator import ConversationCollator, TooManyBadRows
-from .adapter import add_lora, merge_lora, save_adapter
-from .config import Arguments, Recipe, parse, resolved
+from ..data.source import split_by_picture
+from .adapter import check_adapter, merge_lora, save_adapter
+from .callbacks import GIB, Answers, Interrupt, Log, rows_with_pictures
+from .card import write_card
+from .config import Arguments, Recipe, differences, parse, resolved
 from .optimizer import MuonWithAdamW
-from .trainer import PartsTrainer
+from .parts import Group, add_lora, choose_parameters, learning_parameters, memory_bytes
+from .trainer import STAGING, PartsTrainer, Placed, TrainingError, checkpoints
 from .vision import AttributeClassifier, AttributeCollator
+
+logger = logging.getLogger(__name__)
+CONFIG = "config.yaml"
+
+
+class Interrupted(Exception):
+    """The run was stopped by its user, and saved."""
 
 
 def main(argv: list[str]) -> int:
     recipe, arguments = parse(argv)
     try:
         run = Run(recipe, arguments)
-    except (OSError, ValueError) as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 2
-    for line in getattr(run.rows, "report", ()):
-        print(line)
-    try:
+        if run.is_main:
+            print("\n".join(run.plan()))
         print(run.train())
-    except TooManyBadRows as error:
-        print(f"training: {str(error).splitlines()[-1]}", file=sys.stderr)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    except (OSError, ValueError, ImportError) as error:
+        text = str(error).splitlines()[-1] if isinstance(error, TooManyBadRows) else " ".join(str(error).split())
+        print(f"training: {text}", file=sys.stderr)
         return 2
     return 0
 
@@ -50,66 +61,180 @@ class Run:
         self.recipe, self.arguments = recipe, arguments
         self.folder = Path(arguments.output_dir)
         self.result = self.folder / recipe.result
-        if self.result.exists() and not recipe.overwrite:
-            raise ValueError(f"{str(self.result)!r} exists. Give another --output_dir, or --overwrite true.")
-        self.rows = open_source(recipe.source, arguments.seed, arguments.train_batch_size, recipe.sort_window)
-        if not hasattr(self.rows, "__len__") and arguments.max_steps < 1:
-            raise ValueError(f"The source {recipe.source!r} may be endless: say when to stop with --max_steps.")
-        self.held_out = getattr(self.rows, "held_out", None)
-        if arguments.eval_strategy != "no" and self.held_out is None:
-            raise ValueError(
-                "eval_strategy is set, but there are no held-out rows to judge by. Give a mixture with held_out as source, or leave "
-                "eval_strategy out."
-            )
+        self.is_main = arguments.process_index == 0
+        self.checkpoint = self._checkpoint()
+        self.rows, self.held_out = self._open_rows()
         torch.manual_seed(arguments.seed)
-        self.model = visualcla.load_pretrained(recipe.model, dtype=torch.float32)
-        if recipe.attn_implementation:
-            for part in (self.model.vision_model, self.model.text_model):
-                part.set_attn_implementation(recipe.attn_implementation)
-        self.processor = self.model.processor
+        self.model, self.processor = self._load()
         self.lora = add_lora(self.model, recipe)
-        choose_parameters(self.model, recipe.train_parts)
+        self.groups = choose_parameters(self.model, recipe.train_parts)
+        if recipe.result == "adapter":
+            check_adapter(self.model, self.groups)
         if recipe.compile_layers:
-            for layer in self.model.text_model.get_decoder().layers:
+            for layer in self.model.get_decoder().layers:
                 layer.compile(dynamic=True)
         self.learner, self.collator = self._objective()
 
+    def _checkpoint(self) -> str | None:
+        """The checkpoint to go on from: the newest of this very run.
+
+        Raises:
+            ValueError: the folder holds another run, or a result.
+        """
+        if self.arguments.resume_from_checkpoint:
+            return self.arguments.resume_from_checkpoint
+        name, config, overwrite = str(self.folder), self.folder / CONFIG, self.recipe.overwrite
+        if self.result.exists() and not overwrite:
+            raise ValueError(f"{str(self.result)!r} exists: this run is over. Give another --output_dir, or --overwrite true.")
+        others = differences(self.recipe, self.arguments, config) if config.is_file() else []
+        if others and not overwrite:
+            raise ValueError(
+                f"{name!r} holds another run, which differs in {', '.join(others[:5])}. Give another --output_dir, or --overwrite true."
+            )
+        if others or self.result.exists():
+            return None
+        found = checkpoints(self.folder)
+        return str(found[-1]) if found else None
+
+    def _open_rows(self) -> tuple[Dataset, Dataset | None]:
+        recipe, arguments = self.recipe, self.arguments
+        rows = open_source(recipe.source, arguments.seed, arguments.train_batch_size, recipe.sort_window)
+        if not hasattr(rows, "__len__") and arguments.max_steps < 1:
+            raise ValueError(f"The source {recipe.source!r} may be endless: say when to stop with --max_steps.")
+        held_out = getattr(rows, "held_out", None)
+        if recipe.held_out:
+            rows, held_out = split_by_picture(rows, recipe.held_out)
+        if arguments.eval_strategy != "no" and held_out is None:
+            raise ValueError(
+                "eval_strategy is set, but there are no held-out rows to judge by. Give --held_out 0.05, or a mixture with held_out as "
+                "source, or leave eval_strategy out."
+            )
+        return rows, held_out
+
+    def _load(self) -> tuple[PreTrainedModel, object]:
+        recipe = self.recipe
+        options = {}
+        if recipe.load_in_4bit:
+            from transformers import BitsAndBytesConfig
+
+            compute = torch.bfloat16 if self.arguments.bf16 else torch.float16
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_compute_dtype=compute, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+            )
+            if torch.cuda.is_available():
+                options["device_map"] = {"": self.arguments.local_process_index}
+        model, processor = load_model(recipe.model, dtype=getattr(torch, recipe.dtype), **options)
+        if processor is None:
+            raise ValueError(f"{recipe.model!r} holds no processor. Give a model folder with tokenizer and image processor.")
+        if recipe.attn_implementation:
+            for part in model.modules():
+                if isinstance(part, PreTrainedModel) and not any(
+                    isinstance(inner, PreTrainedModel) for inner in part.modules() if inner is not part
+                ):
+                    part.set_attn_implementation(recipe.attn_implementation)
+        return model, processor
+
+    def plan(self) -> list[str]:
+        """What is about to happen, in lines."""
+        arguments, total = self.arguments, sum(parameter.numel() for parameter in self.model.parameters())
+        lines = list(getattr(self.rows, "report", ()))
+        lines += [f"{self.recipe.model}: {_millions(total)} parameters, of which learn:"]
+        for group in self.groups:
+            rate = arguments.learning_rate if group.rate is None else group.rate
+            lines.append(f"  {group.name}: {_millions(group.size)} at learning rate {rate:g}")
+        batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        size = f"{len(self.rows)} rows" if hasattr(self.rows, "__len__") else "a stream of rows"
+        lines.append(f"{size}, {len(self.held_out or ())} held out; {self.num_steps} steps of {batch} rows")
+        lines.append(f"weights, gradients and optimizer take about {memory_bytes(self.model) / GIB:.2f} GiB; rows come on top")
+        if self.checkpoint:
+            lines.append(f"goes on from {self.checkpoint}")
+        return lines
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        arguments = self.arguments
+        if arguments.max_steps > 0:
+            return arguments.max_steps
+        per_pass = -(-len(self.rows) // (arguments.train_batch_size * arguments.world_size))
+        return int(-(-per_pass // arguments.gradient_accumulation_steps) * arguments.num_train_epochs)
+
     def train(self) -> Path:
-        """Train, save, and return the folder of the result."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.yaml").write_text(resolved(self.recipe, self.arguments), encoding="utf-8")
+        """Train, save, and return the folder of the result.
+
+        Raises:
+            Interrupted: the user has stopped it.
+            TrainingError: the loss is not finite, or no row is left to learn from.
+        """
+        if self.is_main:
+            self._claim_folder()
         trainer = PartsTrainer(
+            groups=self.groups,
             model=self.learner,
             args=self.arguments,
             train_dataset=self.rows,
             eval_dataset=self.held_out if self.arguments.eval_strategy != "no" else None,
             data_collator=self.collator,
-            callbacks=[LossCurve(self.folder)],
             optimizers=(self._optimizer(), None),
         )
-        trainer.train(resume_from_checkpoint=self.arguments.resume_from_checkpoint)
-        if not trainer.is_world_process_zero():
-            return self.result
+        interrupt, log = Interrupt(), Log(self.folder, trainer.seen)
+        trainer.add_callback(log)
+        trainer.add_callback(interrupt)
+        if self.arguments.eval_strategy != "no" and self.recipe.objective == "conversation" and self.recipe.num_answers:
+            shown = rows_with_pictures(self.held_out, self.recipe.num_answers)
+            trainer.add_callback(Answers(self.folder, self.model, self.processor, shown))
+        try:
+            trainer.train(resume_from_checkpoint=self.checkpoint)
+        finally:
+            interrupt.restore()
+        if interrupt.is_asked and trainer.state.global_step < trainer.state.max_steps:
+            raise Interrupted(
+                f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, and saved. The same command goes on "
+                "from there."
+            )
+        if trainer.is_world_process_zero():
+            self._save(log)
+        return self.result
+
+    def _claim_folder(self) -> None:
+        """Write the configuration; what another run has left, or one that is to be made anew, goes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint is None:
+            for old in (*checkpoints(self.folder), self.folder / STAGING, self.result):
+                shutil.rmtree(old, ignore_errors=True)
+            for old in (*self.folder.glob("answers*"), self.folder / "log.jsonl"):
+                old.unlink(missing_ok=True)
+        partial = self.folder / f".{CONFIG}"
+        partial.write_text(resolved(self.recipe, self.arguments), encoding="utf-8")
+        partial.rename(self.folder / CONFIG)
+
+    def _save(self, log: Log) -> None:
         self.model.eval()
-        dtype = getattr(torch, self.recipe.result_dtype)
+        base = resolve_folder(self.recipe.model)
+        partial = self.folder / f".{self.recipe.result}"
+        shutil.rmtree(partial, ignore_errors=True)
         if self.recipe.result == "adapter":
-            partial = self.result.with_name(".adapter.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            save_adapter(self.model, self.processor, self.recipe, partial, dtype)
-            replace_folder(partial, self.result)
+            save_adapter(self.model, self.processor, self.recipe, self.lora, self.groups, partial)
         else:
             merge_lora(self.lora)
-            save_model_folder(self.model.to(dtype), self.processor, self.result)
-        return self.result
+            save_model(self.model.to(getattr(torch, self.recipe.result_dtype)), self.processor, partial)
+        if (base / "tokenizer.model").is_file() and not (partial / "tokenizer.model").exists():
+            shutil.copyfile(base / "tokenizer.model", partial / "tokenizer.model")
+        write_card(partial, self, log.points)
+        shutil.rmtree(self.result, ignore_errors=True)
+        partial.rename(self.result)
 
     def _optimizer(self) -> torch.optim.Optimizer | None:
         """None: what the arguments say."""
         if self.recipe.muon_learning_rate is None:
             return None
-        learning = [(name, parameter) for name, parameter in self.learner.named_parameters() if parameter.requires_grad]
+        if rated := [group.name for group in self.groups if group.rate is not None]:
+            raise ValueError(
+                f"muon_learning_rate is given, so {rated} cannot have rates of their own. Leave one of the two out."
+            )
         arguments = self.arguments
         return MuonWithAdamW(
-            learning,
+            learning_parameters(self.learner).items(),
             self.recipe.muon_learning_rate,
             arguments.learning_rate,
             (arguments.adam_beta1, arguments.adam_beta2),
@@ -117,57 +242,23 @@ class Run:
         )
 
     def _objective(self) -> tuple[nn.Module, object]:
-        if self.recipe.objective == "conversation":
-            return self.model, ConversationCollator(self.processor)
+        recipe = self.recipe
+        if recipe.objective == "conversation":
+            stop_strings = pipeline_of(self.model, self.processor).stop_strings
+            return self.model, Placed(ConversationCollator(self.processor, recipe.max_length, stop_strings=stop_strings))
         targets = next(iter(self.rows))["targets"]
-        use_resampler = "visual_resampler" in self.recipe.train_parts
-        sizes = (len(targets), len(targets[0]), self.recipe.num_attribute_values)
+        resampler = getattr(self.model, "visual_resampler", None)
+        use_resampler = resampler is not None and any(parameter.requires_grad for parameter in resampler.parameters())
+        sizes = (len(targets), len(targets[0]), recipe.num_attribute_values)
         classifier = AttributeClassifier(self.model, *sizes, use_resampler)
+        before = {id(parameter) for group in self.groups for parameter in group.parameters.values()}
+        own = {name: each for name, each in learning_parameters(classifier).items() if id(each) not in before}
+        self.groups.append(Group("head", None, own))
         return classifier, AttributeCollator(self.processor)
 
 
-def choose_parameters(model: visualcla.VisualCLAForConditionalGeneration, train_parts: list[str]) -> None:
-    """LoRA layers and the given parts learn, nothing else.
-
-    Raises:
-        ValueError: nothing would learn.
-    """
-    for name, parameter in model.named_parameters():
-        is_base_of_lora = ".base_layer." in name
-        in_full = model.stored_name(name).split(".")[0] in train_parts and not is_base_of_lora and ".pooler." not in name
-        parameter.requires_grad_(".lora_" in name or in_full)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError("Nothing would learn: give train_parts or lora_target_modules.")
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else str(count)
 
 
-class LossCurve(TrainerCallback):
-    """Writes every logged loss to log.jsonl, and at the end the curve to loss.png."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.points: list[dict] = []
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        if not state.is_world_process_zero or not logs:
-            return
-        point = {"step": state.global_step, **logs}
-        self.points.append(point)
-        with (self.folder / "log.jsonl").open("a" if len(self.points) > 1 else "w", encoding="utf-8") as file:
-            file.write(json.dumps(point) + os.linesep)
-
-    def on_train_end(self, args, state, control, **kwargs) -> None:
-        points = [(point["step"], point["loss"]) for point in self.points if "loss" in point]
-        if points:
-            draw_curve(points, self.folder / "loss.png")
-
-
-def draw_curve(points: list[tuple[int, float]], path: Path) -> None:
-    """Loss over steps as a picture, the loss on a logarithmic axis."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="tight")
-    axes = figure.subplots()
-    axes.plot(*zip(*points, strict=True))
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+__all__ = ["Run", "TrainingError", "main"]

@@ -1,32 +1,105 @@
-"""transformers' Trainer where a batch may leave parts of a model unused, and where a stream of shards knows its position."""
+"""transformers' Trainer where parts learn at their own rates, a batch may leave parts unused, and every step can be gone back to."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..data import IGNORED
+from ..data import IGNORED, Row
 from ..data.streaming import ShardStream, stateful_loader
+from .parts import Group, learning_parameters
 
 LEARNING = "learning.safetensors"
 """What learns, in a checkpoint."""
+STAGING = ".saving"
+"""Where a checkpoint is written before it takes its name."""
+
+
+class TrainingError(ValueError):
+    """The run cannot go on; the message says where it stands and what to do."""
+
+
+class Placed:
+    """A collator that also says, under `places`, where the rows of a batch came from."""
+
+    def __init__(self, collator: Any):
+        self.collator = collator
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        return {**self.collator(rows), "places": [str(row.get("place", "a row without a place")) for row in rows]}
 
 
 class PartsTrainer(Trainer):
-    """A batch without pictures, or one in which nothing is supervised, trains as well: with a loss that moves nothing."""
+    """A batch without pictures, or one in which nothing is supervised, trains as well: with a loss that moves nothing.
 
-    stream = None
-    position = None
+    Args:
+        groups: what learns, and at which rate.
+        kwargs: `Trainer`'s.
+    """
+
+    def __init__(self, groups: list[Group], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.groups = groups
+        self.stream = self.position = None
+        self.model_accepts_loss_kwargs = True  # makes the base class count the labels of a step; `compute_loss` divides by it
+        self.seen = {"tokens": 0, "pictures": 0}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        if not (inputs["labels"] != IGNORED).any():
+        """The mean over all supervised tokens of a step, its accumulated batches and all processes together."""
+        places = inputs.pop("places", ())
+        outputs = model(**inputs)
+        loss, supervised = outputs["loss"], (inputs["labels"] != IGNORED).sum()
+        if not supervised:
             loss = torch.zeros_like(loss)  # a mean over no labels is no number
-        if not loss.requires_grad:
-            loss = loss + sum(parameter.sum() * 0 for parameter in model.parameters() if parameter.requires_grad)
+        elif not torch.isfinite(loss):
+            raise TrainingError(self._not_finite(loss, inputs, places))
+        if num_items_in_batch is not None and supervised:
+            loss = loss * (supervised / num_items_in_batch)
+            if self.args.average_tokens_across_devices:
+                loss = loss * self.accelerator.num_processes
+        if not loss.requires_grad and torch.is_grad_enabled():
+            loss = loss + sum(parameter.sum() * 0 for parameter in learning_parameters(model).values())
+        if model.training:
+            self._count(inputs)
         return (loss, outputs) if return_outputs else loss
+
+    def _not_finite(self, loss: torch.Tensor, inputs: dict[str, Any], places: Any) -> str:
+        step = self.state.global_step + 1
+        where = f"The loss of step {step} is {loss.item()}, in a batch of {', '.join(places) or 'rows'}."
+        if broken := [name for name, values in learning_parameters(self.model).items() if not torch.isfinite(values).all()]:
+            return f"{where} {len(broken)} weights that learn are not finite any more, such as {broken[0]}: lower the learning rate."
+        if broken := [
+            name for name, value in inputs.items() if torch.is_tensor(value) and not torch.isfinite(value.float()).all()
+        ]:
+            return f"{where} Its {broken[0]} is not finite: check the rows with python -m training data validate."
+        return f"{where} The weights are finite: train in bf16 or float32 instead of fp16, or check the base model."
+
+    def _count(self, inputs: dict[str, Any]) -> None:
+        mask = inputs.get("attention_mask")
+        self.seen["tokens"] += inputs["labels"].numel() if mask is None else mask.sum()
+        self.seen["pictures"] += next((len(value) for name, value in inputs.items() if name.startswith("pixel_values")), 0)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """One of transformers' optimizers, each part at its own rate."""
+        if self.optimizer is None:
+            names = set(self.get_decay_parameter_names(self.model))
+            decays = {id(value) for name, value in self.model.named_parameters() if name in names}
+            settings = [
+                {
+                    "params": [value for value in group.parameters.values() if (id(value) in decays) == decayed],
+                    "lr": self.args.learning_rate if group.rate is None else group.rate,
+                    "weight_decay": self.args.weight_decay * decayed,
+                }
+                for group in self.groups
+                for decayed in (True, False)
+            ]
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = kind([each for each in settings if each["params"]], **options)
+        return self.optimizer
 
     def get_train_dataloader(self):
         """Shards divide themselves between the processes; all else goes through accelerate."""
@@ -53,31 +126,63 @@ class PartsTrainer(Trainer):
             self.args.ignore_data_skip = True
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    def _learning(self, model) -> dict[str, torch.Tensor]:
-        return {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
-
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         """What learns, by its names in memory: `save_pretrained` writes a composed model under its published names."""
         path = Path(resume_from_checkpoint, LEARNING)
         if not path.is_file():
             raise ValueError(f"{str(path)!r} is not there: the checkpoint was not written by python -m training train.")
-        stored, learning = load_file(path), self._learning(model or self.model)
+        stored, learning = load_file(path), learning_parameters(self.accelerator.unwrap_model(model or self.model))
         if stored.keys() != learning.keys():
             differing = sorted(stored.keys() ^ learning.keys())
             raise ValueError(
                 f"{str(path)!r} holds other parts than the ones that learn now: {differing[:3]}. Resume with the same recipe."
             )
         for name, values in stored.items():
-            learning[name].copy_(values)
+            learning[name].data.copy_(values)
 
-    def _save_checkpoint(self, *args, **kwargs):
-        super()._save_checkpoint(*args, **kwargs)
-        folder = Path(self._get_output_dir(None), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+    def _save(self, output_dir=None, state_dict=None) -> None:
+        """What learns: all else is in the model that the run began with."""
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        learning = learning_parameters(self.accelerator.unwrap_model(self.model))
+        save_file({name: values.detach().contiguous() for name, values in learning.items()}, Path(output_dir, LEARNING))
+
+    def _save_checkpoint(self, *args, **kwargs) -> None:
+        """A checkpoint under a temporary name, which takes its own when all of it is on the disk."""
+        run = Path(self.args.output_dir)
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.is_world_process_zero():
-            learning = self._learning(self.accelerator.unwrap_model(self.model))
-            save_file({name: values.contiguous() for name, values in learning.items()}, folder / LEARNING)
+            shutil.rmtree(run / STAGING, ignore_errors=True)  # of a run that was killed
+        self.accelerator.wait_for_everyone()
+        self._staging = run / STAGING
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        finally:
+            self._staging = None
         if self.stream is not None:
-            torch.save(self.stream.state_dict(), folder / self._position_file())
+            torch.save(self.stream.state_dict(), run / STAGING / name / self._position_file())
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            shutil.rmtree(run / name, ignore_errors=True)
+            (run / STAGING / name).rename(run / name)
+            shutil.rmtree(run / STAGING)
+            self._forget_old_checkpoints(run)
+        self.accelerator.wait_for_everyone()
+
+    _staging: Path | None = None
+
+    def _get_output_dir(self, trial) -> str:
+        return str(self._staging or super()._get_output_dir(trial))
+
+    def _forget_old_checkpoints(self, run: Path) -> None:
+        if limit := self.args.save_total_limit:
+            for old in checkpoints(run)[:-limit]:
+                shutil.rmtree(old)
 
     def _position_file(self) -> str:
         return f"stream-{self.args.process_index}-of-{self.args.world_size}.pt"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first. All of them are whole: one takes its name when it is."""
+    found = [path for path in run.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))

@@ -1,0 +1,122 @@
+"""Every family's folder trains through the contract: parts alone change, results open, adapters open everywhere alike."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from contract import CASES
+from native_models import write
+from peft import PeftModel
+from PIL import Image
+
+from pipelines import load_model
+from pipelines.registry import parts_of
+from training.__main__ import main
+from training.train import Run
+from training.train.config import parse
+
+FAMILIES = [case for case in CASES if case.name != "llava-v0"]
+NATIVE = ["qwen2_5_vl", "gemma3", "smolvlm"]
+LORA = ["vision=q_proj|fc1", "language=q_proj|v_proj"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of a family, made once."""
+    made: dict[str, Path] = {}
+
+    def of(case) -> Path:
+        name = case if isinstance(case, str) else case.name
+        if name not in made:
+            place = tmp_path_factory.mktemp(name)
+            made[name] = write(case, place) if isinstance(case, str) else case.write(place / name, "webui")
+        return made[name]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> str:
+    place = tmp_path_factory.mktemp("rows")
+    lines = []
+    for colour, answer in (("red", "It is red."), ("blue", "Blue.")):
+        Image.new("RGB", (60, 40), colour).save(place / f"{colour}.png")
+        content = [{"type": "image"}, {"type": "text", "text": "What color?"}]
+        messages = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+        lines.append(json.dumps({"messages": messages, "images": [f"{colour}.png"]}))
+    (place / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return str(place / "rows.jsonl")
+
+
+def trained(model: Path, rows: str, out: Path, *flags: str) -> Run:
+    common = ["--model", str(model), "--source", rows, "--output_dir", str(out), "--max_steps", "3", "--learning_rate", "1e-2"]
+    common += ["--use_cpu", "true", "--disable_tqdm", "true", "--per_device_train_batch_size", "2", "--logging_steps", "1"]
+    run = Run(*parse([*common, "--save_strategy", "no", *flags]))
+    assert run.plan()
+    run.train()
+    return run
+
+
+def changed_parts(before: Path, after: Path) -> set[str]:
+    (model, _), (new, _) = (load_model(folder, dtype=torch.float32) for folder in (before, after))
+    old, changed = dict(model.named_parameters()), dict(new.named_parameters())
+    assert old.keys() == changed.keys()
+    parts = parts_of(model)
+    names = [name for name in old if not torch.equal(old[name], changed[name])]
+    return {part for part, prefixes in parts.items() if any(name.startswith(tuple(prefixes)) for name in names)}
+
+
+@pytest.mark.parametrize("case", [*FAMILIES, *NATIVE], ids=lambda case: getattr(case, "name", case))
+def test_named_parts_change_and_the_result_opens(case, folder, rows, tmp_path):
+    run = trained(folder(case), rows, tmp_path / "run", "--train_parts", "connector=1e-2", "language=1e-3")
+    assert changed_parts(folder(case), run.result) == {"connector", "language"}
+    points = map(json.loads, (tmp_path / "run/log.jsonl").read_text(encoding="utf-8").splitlines())
+    losses = [point["loss"] for point in points if "loss" in point]
+    assert len(losses) == 3 and losses[-1] < losses[0]
+    assert "training train --config training.yaml" in (run.result / "README.md").read_text(encoding="utf-8")
+
+
+def logits(model, run) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(**{key: value for key, value in run.collator([run.rows[0]]).items() if key != "places"}).logits
+
+
+@pytest.mark.parametrize("case", [*FAMILIES, "smolvlm"], ids=lambda case: getattr(case, "name", case))
+def test_adapter_opens_with_the_loader_with_peft_and_merged(case, folder, rows, tmp_path):
+    lora = ["vision=fc1", LORA[1]] if getattr(case, "name", "") == "minigpt4" else LORA
+    parts = ["llama_proj"] if getattr(case, "name", "") == "minigpt4" else ["connector"]
+    flags = ["--train_parts", *parts, "--lora_target_modules", *lora, "--result", "adapter"]
+    run = trained(folder(case), rows, tmp_path / "run", *flags)
+    expected = logits(run.model, run)
+    base, _ = load_model(folder(case), dtype=torch.float32)
+    assert (logits(base, run) - expected).abs().max() > 1e-3
+    plain = PeftModel.from_pretrained(base, run.result)
+    torch.testing.assert_close(logits(plain, run), expected, rtol=1e-4, atol=1e-4)
+    loaded, _ = load_model(folder(case), lora_model=run.result, dtype=torch.float32)
+    torch.testing.assert_close(logits(loaded, run), expected, rtol=1e-4, atol=1e-4)
+    if isinstance(case, str):
+        return
+    merge = ["merge", "--text_model", folder(case), "--lora_model", run.result, "--output_dir", tmp_path / "merged"]
+    assert main(list(map(str, merge))) == 0
+    merged, _ = load_model(tmp_path / "merged", dtype=torch.float32)
+    torch.testing.assert_close(logits(merged, run), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_bare_parameter_is_refused_in_an_adapter(folder, rows, tmp_path, capsys):
+    case = next(case for case in FAMILIES if case.name == "minigpt4")
+    flags = ["--model", str(folder(case)), "--source", rows, "--output_dir", str(tmp_path / "run"), "--use_cpu", "true"]
+    flags += ["--lora_target_modules", LORA[1], "--result", "adapter"]
+    assert main(["train", *flags]) == 2
+    assert "query_tokens' is a bare parameter" in capsys.readouterr().err
+
+
+def test_a_step_is_the_mean_over_its_tokens_however_it_is_divided(folder, rows, tmp_path):
+    """Accumulated batches weigh by their supervised tokens; a family's forward need not know."""
+    case = next(case for case in FAMILIES if case.name == "llava-v1.5")
+    flags = ["--optim", "sgd", "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "2"]
+    divided = trained(folder(case), rows, tmp_path / "divided", *flags)
+    whole = trained(folder(case), rows, tmp_path / "whole", "--optim", "sgd")
+    states = [dict(run.model.named_parameters()) for run in (divided, whole)]
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-3, atol=1e-4)
