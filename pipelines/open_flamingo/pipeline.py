@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from ..base import ImageFeatures, ImageSpan, VisionPipeline
+from ..base import ImageFeatures, ImagePart, ImageSpan, VisionPipeline
 from ..embedder import evaluating, weights_fingerprint
 from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration, OpenFlamingoVisionModel
 from .processing_open_flamingo import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+IMAGE_BLOCK = "### Image:"
+INSTRUCTION_BLOCK = "### Instruction:\n"
 
 
 class OpenFlamingoPipeline(VisionPipeline):
@@ -60,6 +64,21 @@ class OpenFlamingoPipeline(VisionPipeline):
 
     def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
         return [[self.placeholder_token_id] for _ in sizes]
+
+    def arranged(self, parts: Sequence[str | ImagePart]) -> list[str | ImagePart]:
+        """Every picture in a block of its own, `### Image:`, before the instruction that it stands at the beginning of."""
+        found: list[str | ImagePart] = []
+        instruction = ""
+        for part in parts:
+            if isinstance(part, ImagePart):
+                before = found.pop() if found and isinstance(found[-1], str) else ""
+                if before.endswith(INSTRUCTION_BLOCK):
+                    before, instruction = before.removesuffix(INSTRUCTION_BLOCK), INSTRUCTION_BLOCK
+                found += [before if before.rstrip().endswith(IMAGE_BLOCK) else before + IMAGE_BLOCK, part]
+            else:
+                found.append(instruction + part)
+                instruction = ""
+        return [*found, instruction] if instruction else found
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image], lengths: Sequence[int] | None = None) -> list[ImageFeatures]:

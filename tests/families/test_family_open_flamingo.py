@@ -205,6 +205,19 @@ def test_the_chat_writes_the_originals_prompt_and_answers_as_it_did(whole):
     assert torch.equal(chat.prepare(turns, picture).input_ids, EXPECTED["multi_turn.input_ids"])
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_bare_marks_before_a_question_get_the_blocks_of_the_originals_prompt(whole, pipeline, count):
+    """As a chat's own renderer writes them, which knows nothing of the family."""
+    encoder = PromptEncoder(whole[1].tokenizer, pipeline)
+    parts = [ImagePart.of(image) for image in images(2)] + [ImagePart.of(images(1)[0])]
+    messages = [message("user", "What is it?", count), message("assistant", "A boat."), message("user", "And now?")]
+    expected = ChatModel(*whole).render(messages, parts[:count])
+    bare = whole[1].apply_chat_template([message("user", "<here>What is it?"), *messages[1:]], add_generation_prompt=True)
+    before, _, after = bare.partition("<here>")
+    found = Prompt((before, *parts[:count], after))
+    assert encoder.encode(found) == encoder.encode(expected)
+
+
 def test_the_processor_writes_the_same_ids_with_and_without_white_space(whole):
     _, processor = whole
     turns = [message("user", "What color is the boat?", 1)]
