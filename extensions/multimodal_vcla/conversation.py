@@ -4,8 +4,9 @@ Two shapes exist: the rows and metadata of a chat in the browser, and the OpenAI
 turns into rows of its own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 from .pictures import Picture, PictureError
@@ -218,6 +219,26 @@ def marked(history: Mapping, found: list[Slot], kept: set[int], mark: Callable, 
         for key, entry in (history.get("metadata") or {}).items()
     }
     return {**history, "internal": internal, "metadata": metadata}, user_input
+
+
+def block_ends(sizes: Iterable[int], block: int) -> list[int]:
+    """After how many of the oldest rows a block of them is full.
+
+    The blocks of a chat stay where they are while it grows, so that prompts that have lost the same blocks begin alike.
+
+    Args:
+        sizes: of the rows, oldest first.
+        block: size of a block.
+    """
+    totals = list(accumulate(sizes, initial=0))
+    return [row for row, (before, total) in enumerate(pairwise(totals), 1) if total // block > before // block]
+
+
+def without_oldest(history: Mapping, count: int) -> dict:
+    """A copy of the history with nothing in its oldest rows, which the web UI then leaves out of the prompt."""
+    gone = {f"{who}_{row}" for who in ("user", "assistant") for row in range(count)}
+    metadata = {key: entry for key, entry in (history.get("metadata") or {}).items() if key not in gone}
+    return {**history, "internal": [["", ""]] * count + history["internal"][count:], "metadata": metadata}
 
 
 def _is_image(item: Any) -> bool:

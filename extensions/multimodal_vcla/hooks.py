@@ -1,5 +1,6 @@
 """What happens at each of the web UI's hooks, in the order in which it calls them."""
 
+import sys
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -119,9 +120,8 @@ def _render_with_pictures(render, prepared: _Marked, state: dict, kwargs: dict) 
     webui.wake_model()
     _refuse_if_blind()
     current = vision.current() if prepared.pictures else None
-    shown = state if prepared.system is None else {**state, "custom_system_message": prepared.system}
     try:
-        prompt = (render or webui.generate_chat_prompt)(prepared.user_input, shown, **{**kwargs, "history": prepared.history})
+        prompt = _render_what_fits(render or webui.generate_chat_prompt, prepared, state, kwargs)
     except PictureError:
         raise
     except ValueError as error:  # the web UI's own, when not even the beginning of the question fits
@@ -144,6 +144,35 @@ def _render_with_pictures(render, prepared: _Marked, state: dict, kwargs: dict) 
     state[NOTE] = {"is_chat": True, "prompt": prompt, "sources": {key: (p.source, p.name) for key, p in by_key.items()}}
     panel.remember(state.get("unique_id"), by_key, used)
     return prompt
+
+
+def _render_what_fits(render, prepared: _Marked, state: dict, kwargs: dict) -> str:
+    """The prompt; of a chat that is too long, without its oldest rows, which leave by blocks of a quarter of the context.
+
+    The web UI drops one message after the other, so that every prompt begins in another way and nothing of the one before can be
+    used again. What is still too long without all full blocks is left to it.
+    """
+    shown = state if prepared.system is None else {**state, "custom_system_message": prepared.system}
+    budget = webui.prompt_budget(state)
+    at_all_lengths = {**shown, "truncation_length": sys.maxsize}
+
+    def rendered(count: int, state: dict) -> str:
+        history = conversation.without_oldest(prepared.history, count) if count else prepared.history
+        return render(prepared.user_input, state, **{**kwargs, "history": history})
+
+    def fits(count: int) -> bool:
+        return webui.num_tokens(rendered(count, at_all_lengths)) <= budget
+
+    count = 0
+    if not fits(count):
+        rows = prepared.history["internal"]
+        sizes = (
+            sum(webui.num_tokens(text) for text in entry[:3] if text)
+            for entry in (rows[:-1] if kwargs.get("_continue") else rows)
+        )
+        ends = conversation.block_ends(sizes, max(budget // 4, 1))
+        count = next(filter(fits, ends), ends[-1] if ends else 0)
+    return rendered(count, shown)
 
 
 def _no_room(picture: Picture, current: vision.VisionModel, state: dict) -> str:

@@ -4,6 +4,7 @@ Each stands for one sentence that a user would otherwise have to be told. A func
 the ones written here; where they are not, the plugin goes on without, and says what is lost.
 """
 
+import base64
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from types import ModuleType
 from pipelines import registry
 from pipelines.images import ImageError, load_image, to_data_uri
 
-from . import api, conversation, marks, panel, templates, vision, webui
+from . import api, conversation, marks, templates, vision, webui
 from .conversation import attachments
 from .texts import say
 
@@ -82,8 +83,8 @@ def _take_other_formats(original, chat):
             return original(history, row_idx, file_path, is_user)
         try:
             data = to_data_uri(load_image(path))
-        except ImageError as error:
-            raise panel.visible_error(say("bad_picture", name=path.name, reason=error.reason)) from error
+        except ImageError:  # as it is: what is wrong is said when the prompt is made, with the message in the chat
+            data = "data:application/octet-stream;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
         entry = history.setdefault("metadata", {}).setdefault(f"{'user' if is_user else 'assistant'}_{row_idx}", {})
         entry.setdefault("timestamp", chat.get_current_timestamp())
         known = entry.setdefault("attachments", [])

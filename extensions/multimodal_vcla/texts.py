@@ -63,8 +63,8 @@ _TEXTS = {
     "no_answer": ("The request could not be answered.", "无法回答该请求。"),
     "bad_picture": ("Picture {name}: {reason}", "图片 {name}：{reason}"),
     "leave_it_out": (
-        "It can be left out in the panel, and the chat goes on without it.",
-        "可在面板中将其排除，对话即可继续。",
+        "The message stays in the chat: leave this picture out in the panel, and regenerate.",
+        "消息保留在对话中：请在面板中排除这张图片，然后重新生成。",
     ),
     "bad_source": (
         "only data: and http(s): addresses of pictures are taken, not {scheme!r}.",

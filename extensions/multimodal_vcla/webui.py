@@ -121,6 +121,13 @@ def prompt_budget(state: dict) -> int:
     return get_max_prompt_length(state)
 
 
+def num_tokens(text: str) -> int:
+    """How long a text is, pictures counted: the web UI asks our hook."""
+    from modules.text_generation import get_encoded_length
+
+    return get_encoded_length(text)
+
+
 def others_with(hook: str) -> list[tuple[str, Any, bool]]:
     """Other extensions that define a hook: name, module, and whether they stand before us, so that the web UI asks them only."""
     from modules import extensions

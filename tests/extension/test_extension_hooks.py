@@ -3,6 +3,7 @@
 import base64
 import copy
 import io
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -268,6 +269,36 @@ def test_old_messages_go_with_their_pictures(webui, seen, picture):
     last = talk(webui, state, (long, [picture("red")]), (long, [picture("green")]), (long, [picture("blue")]))
     assert seen[-1][-1] == BLUE and RED not in seen[-1]
     assert last.ids.shape[-1] <= 60
+
+
+def test_old_messages_leave_by_blocks(webui, picture):
+    """Several prompts in a row then begin alike, and their keys and values can be used again."""
+    state, red, oldest = webui.chat.new_state(truncation_length=360, max_new_tokens=60), picture("red"), []
+    for number in range(24):
+        last = talk(webui, state, (f"[{number}] word word", [red]))
+        assert last.ids.shape[-1] <= 300 and f"[{number}]" in last.prompt
+        oldest.append(next(n for n in range(24) if f"[{n}]" in last.prompt))
+    moves = [number for number in range(1, 24) if oldest[number] != oldest[number - 1]]
+    assert oldest == sorted(oldest) and len(moves) >= 2
+    assert all(later - earlier >= 2 for earlier, later in itertools.pairwise(moves)), oldest
+
+
+def test_blocks_of_a_chat_stay_where_they_are_while_it_grows():
+    from multimodal_vcla.conversation import block_ends
+
+    sizes = [30, 50, 20, 70, 10, 200, 40]
+    assert block_ends(sizes, 60) == [2, 4, 5, 6, 7]
+    for count in range(len(sizes)):
+        assert block_ends(sizes[:count], 60) == [end for end in block_ends(sizes, 60) if end <= count]
+
+
+def test_rows_that_have_left_take_their_attachments_along():
+    from multimodal_vcla.conversation import without_oldest
+
+    metadata = {"user_0": {"attachments": [{}]}, "assistant_0": {"tool_sequence": []}, "user_1": {}}
+    history = {"internal": [["a", "b", "c", {"tool_calls": "[]"}], ["d", "e"]], "visible": [], "metadata": metadata}
+    assert without_oldest(history, 1) == {"internal": [["", ""], ["d", "e"]], "visible": [], "metadata": {"user_1": {}}}
+    assert len(history["metadata"]) == 3
 
 
 def test_a_picture_that_does_not_fit_is_an_error(webui, picture):

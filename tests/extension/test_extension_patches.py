@@ -24,9 +24,15 @@ def test_other_formats_become_pictures_with_their_name(webui, tmp_path):
     state = webui.chat.new_state()
     last = webui.chat.one_turn("What?", state, [tmp_path / "a.tiff"])
     assert attached(last.history) == ["a.tiff"] and last.embeds is not None
+
+
+def test_a_file_that_is_no_picture_is_kept_with_its_message_and_refused_when_it_is_sent(webui, tmp_path):
     (tmp_path / "b.tiff").write_bytes(b"no picture")
-    with pytest.raises(Exception, match=r"b\.tiff"):
-        webui.chat.one_turn("What?", state, [tmp_path / "b.tiff"])
+    history = {"metadata": {}}
+    webui.chat.add_message_attachment(history, 0, tmp_path / "b.tiff", is_user=True)
+    assert attached(history) == ["b.tiff"]
+    with pytest.raises(Exception, match=r"b\.tiff: .*leave this picture out in the panel"):
+        webui.chat.one_turn("What?", webui.chat.new_state(), [tmp_path / "b.tiff"])
 
 
 def test_dummy_messages_keep_their_pictures(webui, red):
