@@ -139,6 +139,21 @@ class VisualCLAImageEncoder(VisualCLAPreTrainedModel):
             self.visual_resampler = VisualResampler(config.visual_resampler_config)
         self.image_projection_layer = nn.Linear(vision_width, config.text_config.hidden_size)
 
+    def image_tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(N, P, Dv): the vision encoder's output after its last layer norm, what the resampler looks at. See `encode_images`."""
+        side_px = self.config.vision_config.image_size
+        if pixel_values.ndim != 4 or pixel_values.shape[-2:] != (side_px, side_px):
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, but the vision encoder takes "
+                f"(images, 3, {side_px}, {side_px}). Use the image processor of this model."
+            )
+        pixel_values = pixel_values.to(execution_device(self.vision_model), self.vision_model.dtype)
+        tokens = self.vision_model(pixel_values).last_hidden_state  # (N, P, Dv)
+        if self.config.vision_config.model_type == "clip_vision_model":
+            # CLIP normalises the CLS token only; VisualCLA was trained on all of them. SigLIP has done it already.
+            tokens = self.vision_model.post_layernorm(tokens)
+        return tokens
+
     def encode_images(self, pixel_values: torch.Tensor, output_attentions: bool = False) -> VisualCLAVisionOutput:
         """Pixels to image features, with everything on the way.
 
@@ -150,17 +165,7 @@ class VisualCLAImageEncoder(VisualCLAPreTrainedModel):
         Raises:
             ValueError: `pixel_values` has another rank, or S differs.
         """
-        side_px = self.config.vision_config.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[-2:] != (side_px, side_px):
-            raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}, but the vision encoder takes "
-                f"(images, 3, {side_px}, {side_px}). Use the image processor of this model."
-            )
-        pixel_values = pixel_values.to(execution_device(self.vision_model), self.vision_model.dtype)
-        image_tokens = self.vision_model(pixel_values).last_hidden_state  # (N, P, Dv)
-        if self.config.vision_config.model_type == "clip_vision_model":
-            # CLIP normalises the CLS token only; VisualCLA was trained on all of them. SigLIP has done it already.
-            image_tokens = self.vision_model.post_layernorm(image_tokens)
+        image_tokens = self.image_tokens(pixel_values)
         projector = self.image_projection_layer
         # It may be kept apart: `move_projector`.
         image_tokens = image_tokens.to(execution_device(projector), projector.weight.dtype)

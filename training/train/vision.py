@@ -45,6 +45,7 @@ class AttributeClassifier(nn.Module):
         super().__init__()
         width, num_heads = eyes.config.vision_config.hidden_size, eyes.config.vision_config.num_attention_heads
         self.vision_model = eyes.vision_model
+        self.image_tokens = eyes.model.image_tokens  # the family knows which encoders have normalised their output already
         self.resampler = eyes.visual_resampler if use_resampler else None
         if not use_resampler:
             self.queries = nn.Parameter(torch.randn(num_things, width))
@@ -57,8 +58,7 @@ class AttributeClassifier(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """(B, 3, S, S) and (B, J, A) to the mean cross-entropy and logits (B, J, A, values)."""
-        tokens = self.vision_model(pixel_values).last_hidden_state
-        tokens = self.vision_model.post_layernorm(tokens)  # (B, P, Dv)
+        tokens = self.image_tokens(pixel_values)  # (B, P, Dv)
         if self.resampler is None:
             queries = self.queries.expand(len(tokens), -1, -1)
             seen, _ = self.attention(queries, tokens, tokens, need_weights=False)
