@@ -1,0 +1,167 @@
+"""A client of OpenAI-compatible servers: what asks judges for scores, writers for data, and models behind a server for answers.
+
+Only `POST {url}/chat/completions` and `GET {url}/models` are used, of any server that has them.
+"""
+
+import json
+import os
+import random
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+from urllib.parse import urlsplit
+
+NUM_TRIES = 5
+WAIT_S = 1.0
+"""Before the second try; twice as long before each further one, and as long as the server says where it says so."""
+
+TIMEOUT_S = 600
+MAX_REPLY_BYTES = 16 * 2**20
+WORTH_TRYING_AGAIN = (408, 409, 429, 500, 502, 503, 504, 529)
+
+
+class ServerError(ValueError):
+    """A server refused, or could not be reached; one line with its own reason."""
+
+
+class Client:
+    """One model of one server. Safe to use from several threads.
+
+    Args:
+        url: such as "http://127.0.0.1:5000/v1"; "/v1" is added where it has no path.
+        model: which of the server's models; its only one when absent.
+        api_key: sent as a bearer token; no key when empty.
+
+    Attributes:
+        num_prompt_tokens, num_reply_tokens: what the server counted so far.
+
+    Raises:
+        ServerError: the address is none, or no model was named and the server has not exactly one.
+    """
+
+    def __init__(self, url: str, model: str | None = None, api_key: str = ""):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ServerError(f"{url!r} is no address of a server. Give one such as http://127.0.0.1:5000/v1")
+        self.url = url.rstrip("/") + ("/v1" if parts.path in ("", "/") else "")
+        self.api_key = api_key
+        self.num_prompt_tokens = self.num_reply_tokens = 0
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self.model = model or self._only_model()
+
+    @classmethod
+    def of(cls, url: str, model: str | None, api_key_env: str) -> "Client":
+        """With the key that stands in an environment variable, where there is one."""
+        return cls(url, model, os.environ.get(api_key_env, ""))
+
+    def ask(self, messages: list[Mapping[str, Any]], max_tokens: int, temperature: float = 0.0, **extra: Any) -> str:
+        """The reply to a conversation.
+
+        Args:
+            messages: as the API takes them.
+            max_tokens: longest reply.
+            temperature: 0 takes the likeliest token, as far as the server does.
+            extra: further fields of the request, such as `seed`.
+
+        Raises:
+            ServerError: it refused; or it failed, or was not there, `NUM_TRIES` times.
+        """
+        request = {"model": self.model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature, **extra}
+        reply = self._fetch("/chat/completions", request)
+        try:
+            text = reply["choices"][0]["message"]["content"]
+        except (KeyError, IndexError, TypeError):
+            text = None
+        if not isinstance(text, str):
+            raise ServerError(f"{self.url} answered without a text: {json.dumps(reply)[:200]}")
+        usage = reply.get("usage") or {}
+        with self._lock:
+            self.num_prompt_tokens += usage.get("prompt_tokens") or 0
+            self.num_reply_tokens += usage.get("completion_tokens") or 0
+        return text
+
+    def ask_all(
+        self,
+        requests: Iterable[tuple[Any, Mapping[str, Any]]],
+        done: Callable[[Any, str | ServerError], None],
+        num_at_once: int = 8,
+    ) -> None:
+        """Ask several at once.
+
+        Args:
+            requests: (key, keywords of `ask`); taken as they are needed.
+            done: is given each key with its reply, or with why there is none; in this thread, in the order of the replies.
+            num_at_once: requests in flight.
+        """
+        waiting: dict[Future, Any] = {}
+        pending = iter(requests)
+        with ThreadPoolExecutor(num_at_once) as pool:
+            try:
+                while True:
+                    while len(waiting) < num_at_once and (entry := next(pending, None)) is not None:
+                        waiting[pool.submit(self._asked, entry[1])] = entry[0]
+                    if not waiting:
+                        return
+                    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        done(waiting.pop(future), future.result())
+            except BaseException:
+                self._stopped.set()
+                for future in waiting:
+                    future.cancel()
+                raise
+
+    def _asked(self, request: Mapping[str, Any]) -> "str | ServerError":
+        try:
+            return self.ask(**request)
+        except ServerError as error:
+            return error
+
+    def _only_model(self) -> str:
+        models = self._fetch("/models").get("data")
+        names = (
+            [model["id"] for model in models if isinstance(model, dict) and "id" in model] if isinstance(models, list) else []
+        )
+        if len(names) != 1:
+            raise ServerError(f"{self.url} has {len(names)} models ({', '.join(names[:5])}). Name the one to ask.")
+        return names[0]
+
+    def _fetch(self, path: str, content: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {})
+        data = None if content is None else json.dumps(content).encode()
+        pause, reason = WAIT_S, ""
+        for number in range(NUM_TRIES):
+            if number and self._stopped.wait(pause * random.uniform(0.8, 1.2)):
+                break
+            pause = WAIT_S * 2**number
+            try:
+                request = urllib.request.Request(self.url + path, data, headers)
+                with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
+                    read = json.loads(reply.read(MAX_REPLY_BYTES))
+                if not isinstance(read, dict):
+                    raise ValueError("not a JSON object")
+                return read
+            except urllib.error.HTTPError as error:
+                reason = f"{error.code} {_reason(error)}"
+                if error.code not in WORTH_TRYING_AGAIN:
+                    raise ServerError(f"{self.url}{path} refused: {reason}") from error
+                after = error.headers.get("Retry-After", "")
+                pause = min(float(after), 60.0) if after.replace(".", "", 1).isdigit() else pause
+            except (OSError, ValueError) as error:  # no connection, no JSON
+                reason = " ".join(str(error).split()) or type(error).__name__
+        raise ServerError(f"{self.url}{path} failed {NUM_TRIES} times: {reason}")
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """What a server says of its refusal, in one line."""
+    try:
+        text = error.read(4096).decode("utf-8", "replace")
+        content = json.loads(text)
+        said = content.get("error", content.get("detail", content)) if isinstance(content, dict) else content
+        text = said.get("message", said) if isinstance(said, dict) else said
+    except (ValueError, OSError):
+        text = text if "text" in locals() else ""
+    return " ".join(str(text).split())[:300] or str(error.reason)
