@@ -5,6 +5,7 @@ import logging
 import sys
 
 VERBS = {
+    "new": (".new", "put a vision encoder before a language model, to begin with"),
     "train": (".train", "train a model, or an adapter for it, from a configuration file"),
     "data": (".data.commands", "convert, check, look at and count data to learn from"),
     "merge": (".merge", "put a language model, a vision model and adapters into one folder"),

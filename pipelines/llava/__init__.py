@@ -1,6 +1,7 @@
 """LLaVA 1 and 1.5 on transformers' own classes: configuration, processor, loaders, layouts."""
 
 from .checkpoint import FAMILY
+from .new import new_model
 from .pipeline import LlavaPipeline, load_pipeline, pipeline_of
 from .processing_llava import LlavaChatProcessor
 
@@ -33,6 +34,7 @@ __all__ = [
     "load_model",
     "load_pipeline",
     "missing_parts",
+    "new_model",
     "pipeline_of",
     "save_model",
 ]

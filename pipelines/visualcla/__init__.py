@@ -11,6 +11,7 @@ from .checkpoint import detect_layout, load_eyes, load_pretrained
 from .configuration_visualcla import VisualCLAConfig, VisualResamplerConfig, load_config
 from .merging import MERGING
 from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAModel, VisualCLAVisionModel
+from .new import new_model
 from .pipeline import load_pipeline, pipeline_of
 from .processing_visualcla import VisualCLAProcessor
 from .saving import save_model_folder as save_model
@@ -57,6 +58,7 @@ __all__ = [
     "load_pipeline",
     "load_pretrained",
     "load_tokenizer",
+    "new_model",
     "pipeline_of",
     "save_model",
 ]

@@ -15,6 +15,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations import is_tensorboard_available
 
 OBJECTIVES = ("conversation", "attributes")
+PROMPTS = ("chat", "plain")
 RESULTS = ("model", "adapter")
 DTYPES = ("float32", "float16", "bfloat16")
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
@@ -45,6 +46,9 @@ class Recipe:
         "conversation",
         "'conversation': the answers, given the conversation; 'attributes': the vision encoder alone tells the values of "
         "`targets` in rows of {'images', 'targets'}",
+    )
+    prompt: str = _option(
+        "chat", "'chat': the model's chat template; 'plain': pictures and answers with nothing around them, for captions"
     )
     num_attribute_values: int = _option(16, "objective 'attributes': each target is in 0..num_attribute_values - 1")
     train_parts: list[str] = field(
@@ -156,7 +160,7 @@ def parse(argv: list[str]) -> tuple[Recipe, Arguments]:
 
 def _contradiction(recipe: Recipe, arguments: Arguments) -> str | None:
     """What is not allowed, in a sentence."""
-    allowed = (("objective", OBJECTIVES), ("result", RESULTS), ("result_dtype", DTYPES), ("dtype", DTYPES))
+    allowed = (("objective", OBJECTIVES), ("prompt", PROMPTS), ("result", RESULTS), ("result_dtype", DTYPES), ("dtype", DTYPES))
     for name, values in allowed:
         if getattr(recipe, name) not in values:
             return f"{name} is {getattr(recipe, name)!r}; allowed: {', '.join(map(repr, values))}."

@@ -1,9 +1,11 @@
 """`python -m training train`: one stage of training, from a model folder to a model folder or an adapter."""
 
-import logging
+import copy
+import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +27,6 @@ from .parts import Group, add_lora, choose_parameters, learning_parameters, memo
 from .trainer import STAGING, PartsTrainer, Placed, TrainingError, checkpoints
 from .vision import AttributeClassifier, AttributeCollator
 
-logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 
 
@@ -73,7 +74,16 @@ class Run:
         if recipe.compile_layers:
             for layer in self.model.get_decoder().layers:
                 layer.compile(dynamic=True)
+        self.asked = self._asked()
         self.learner, self.collator = self._objective()
+
+    def _asked(self) -> Any:
+        """The processor with the prompt that is learnt."""
+        if self.recipe.prompt == "chat":
+            return self.processor
+        asked = copy.copy(self.processor)
+        asked.chat_template = plain_template(pipeline_of(self.model, self.processor).image_mark)
+        return asked
 
     def _checkpoint(self) -> str | None:
         """The checkpoint to go on from: the newest of this very run.
@@ -111,7 +121,7 @@ class Run:
             )
         return rows, held_out
 
-    def _load(self) -> tuple[PreTrainedModel, object]:
+    def _load(self) -> tuple[PreTrainedModel, Any]:
         recipe = self.recipe
         options = {}
         if recipe.load_in_4bit:
@@ -182,7 +192,7 @@ class Run:
         trainer.add_callback(interrupt)
         if self.arguments.eval_strategy != "no" and self.recipe.objective == "conversation" and self.recipe.num_answers:
             shown = rows_with_pictures(self.held_out, self.recipe.num_answers)
-            trainer.add_callback(Answers(self.folder, self.model, self.processor, shown))
+            trainer.add_callback(Answers(self.folder, self.model, self.asked, shown))
         try:
             trainer.train(resume_from_checkpoint=self.checkpoint)
         finally:
@@ -241,11 +251,11 @@ class Run:
             arguments.weight_decay,
         )
 
-    def _objective(self) -> tuple[nn.Module, object]:
+    def _objective(self) -> tuple[nn.Module, Any]:
         recipe = self.recipe
         if recipe.objective == "conversation":
             stop_strings = pipeline_of(self.model, self.processor).stop_strings
-            return self.model, Placed(ConversationCollator(self.processor, recipe.max_length, stop_strings=stop_strings))
+            return self.model, Placed(ConversationCollator(self.asked, recipe.max_length, stop_strings=stop_strings))
         targets = next(iter(self.rows))["targets"]
         resampler = getattr(self.model, "visual_resampler", None)
         use_resampler = resampler is not None and any(parameter.requires_grad for parameter in resampler.parameters())
@@ -255,6 +265,20 @@ class Run:
         own = {name: each for name, each in learning_parameters(classifier).items() if id(each) not in before}
         self.groups.append(Group("head", None, own))
         return classifier, AttributeCollator(self.processor)
+
+
+def plain_template(image_mark: str) -> str:
+    """A chat template that writes pictures and answers, and nothing else: what the originals learn captions with."""
+    return (
+        "{{- bos_token | default('', true) -}}"
+        "{%- for message in messages -%}"
+        "{%- if message.content is string -%}{%- if message.role == 'assistant' -%}{{- message.content -}}{%- endif -%}"
+        "{%- else -%}{%- for item in message.content -%}"
+        f"{{%- if item.type == 'image' -%}}{{{{- {json.dumps(image_mark)} -}}}}"
+        "{%- elif message.role == 'assistant' -%}{{- item.text -}}{%- endif -%}"
+        "{%- endfor -%}{%- endif -%}"
+        "{%- endfor -%}"
+    )
 
 
 def _millions(count: int) -> str:

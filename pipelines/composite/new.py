@@ -1,0 +1,74 @@
+"""What a fresh model is put together from: any causal language model, and a vision encoder by itself."""
+
+import os
+from typing import Any
+
+from transformers import (
+    AutoModelForCausalLM,
+    CLIPVisionModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    SiglipVisionModel,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from ..hub import resolve_folder
+from ..json_files import read_json
+from ..tokenization import load_tokenizer
+
+VISION_ENCODERS = {
+    "clip": CLIPVisionModel,
+    "clip_vision_model": CLIPVisionModel,
+    "siglip": SiglipVisionModel,
+    "siglip_vision_model": SiglipVisionModel,
+}
+"""`model_type` to the vision encoder in it."""
+
+
+def open_text_model(path: str | os.PathLike) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model in the precision it is stored in, with its tokenizer.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds none, or not all of one.
+    """
+    folder = resolve_folder(path)
+    model_type = read_json(folder / "config.json").get("model_type")
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ValueError(
+            f"text_model {str(folder)!r} is of type {model_type!r}, which is no causal language model of transformers. Give a language "
+            "model by itself, such as LLaMA, Qwen or Mistral."
+        )
+    tokenizer = load_tokenizer(folder)
+    model, report = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", trust_remote_code=False, output_loading_info=True
+    )
+    _refuse_missing("text_model", folder, report)
+    return model, tokenizer
+
+
+def open_vision_encoder(path: str | os.PathLike) -> PreTrainedModel:
+    """A CLIP or SigLIP vision encoder, from its own folder or from that of the whole model.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds none, or not all of one.
+    """
+    folder = resolve_folder(path)
+    model_type = read_json(folder / "config.json").get("model_type")
+    if model_type not in VISION_ENCODERS:
+        raise ValueError(
+            f"vision_model {str(folder)!r} is of type {model_type!r}; allowed: {', '.join(VISION_ENCODERS)}. Give a CLIP or SigLIP "
+            "model, such as openai/clip-vit-large-patch14."
+        )
+    model, report = VISION_ENCODERS[model_type].from_pretrained(folder, dtype="auto", output_loading_info=True)
+    _refuse_missing("vision_model", folder, report)
+    return model
+
+
+def _refuse_missing(what: str, folder: Any, report: dict[str, Any]) -> None:
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{what} {str(folder)!r} lacks {len(missing)} weights, such as {missing[0]}. Copy its files again.")
+
+
+def flat_names(model: PreTrainedModel) -> dict[str, Any]:
+    """A vision encoder's tensors as today's transformers names them, one level flatter than earlier versions."""
+    return {name.removeprefix("vision_model."): tensor for name, tensor in model.state_dict().items()}
