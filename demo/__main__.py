@@ -1,7 +1,11 @@
 """`python -m demo`: the chat page, questions on the terminal or in a file, and the score of the shipped model."""
 
+from __future__ import annotations
+
 import importlib
 import sys
+
+from pipelines.own_python import hand_over
 
 VERBS = {
     "page": ("demo.page", "the chat page (also without a verb)"),
@@ -28,4 +32,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    hand_over("demo")
     sys.exit(main())

@@ -223,7 +223,7 @@ def _conversation(question: Question):
     from pipelines.generation import message
     from pipelines.images import load_image
 
-    parts = [ImagePart.of(load_image(path)) for path in question.images]
+    parts = [ImagePart.of(load_image(path, background="white")) for path in question.images]
     return [message("user", question.text, len(parts))], parts
 
 

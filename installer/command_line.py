@@ -108,7 +108,7 @@ def main(arguments: list | None = None) -> int:
     except InstallError as error:
         message, status = str(error), error.status
     except KeyboardInterrupt:
-        message, status = "Interrupted. Run the same command again: it begins anew what was not finished.", 130
+        message, status = "Interrupted. Run the same command again: it goes on where this one stopped.", 130
     except OSError as error:
         message, status = f"{error}. {advice_for(error, options.verb)}", 1
     print(f"install.py: {message}", file=sys.stderr, flush=True)

@@ -1,7 +1,8 @@
 """The project's own environment, `.venv`: made, brought up to date, kept when it has what is asked for.
 
-A finished environment carries a stamp (what was installed, for which Python); an unfinished one carries a mark instead and
-is made anew by the next run. So every step may be repeated and interrupted.
+A finished environment carries a stamp (what was installed, for which Python), an unfinished one a mark instead. As soon as it
+has a pip that works, the mark says what the environment is for, and the next run goes on with it; else it is made anew. So every
+step may be repeated and interrupted.
 """
 
 from __future__ import annotations
@@ -53,11 +54,16 @@ def bring_up(folder: Path, extras: list, constraints: Path, options: argparse.Na
     """Make the environment, or bring a finished one up to date."""
     started = time.monotonic()
     stamp = read_stamp(folder)
-    if fits(folder, stamp, options):
-        extras, is_cpu = sorted({*extras, *stamp["extras"]}), stamp["cpu"]
+    known = stamp or read_stamp(folder, UNFINISHED)
+    if fits(folder, known, options) and (stamp or has_pip(folder)):
+        extras, is_cpu = sorted({*extras, *known["extras"]}), known["cpu"]
         version = interpreters.probe(venv_python(folder))["version"]
-        say(f"[1/4] Python {version}: the environment {show(folder)} is brought up to date")
-        os.replace(folder / STAMP, folder / UNFINISHED)
+        if stamp:
+            say(f"[1/4] Python {version}: the environment {show(folder)} is brought up to date")
+            os.replace(folder / STAMP, folder / UNFINISHED)
+        else:
+            say(f"[1/4] Python {version}: going on with the unfinished environment {show(folder)}")
+            remove_half_installed(folder)
     else:
         interpreter = interpreters.find(options.python, folder)
         version, is_cpu = interpreters.check(interpreter), options.cpu or not pytorch.has_nvidia_gpu()
@@ -65,13 +71,18 @@ def bring_up(folder: Path, extras: list, constraints: Path, options: argparse.Na
         make_venv(folder, interpreter, is_cpu)
     python = venv_python(folder)
     pip.install(python, [pip.NEWER_PIP], "a newer pip")
+    write_json(folder / UNFINISHED, {"fingerprint": "", "extras": extras, "cpu": is_cpu})
     say("[2/4] PyTorch")
     pytorch.install(python, constraints, is_cpu)
     say(f"[3/4] The project and what it needs ({', '.join(extras)})")
     # "." and not the folder's name, because a path with brackets or blanks is no requirement that pip can read.
     pip.install(python, ["--editable", f".[{','.join(extras)}]", "--constraint", str(constraints)], "the project")
     say("[4/4] Looking at what was installed")
-    say("      " + check_installed(python, project.pinned_version(constraints, "torch")))
+    try:
+        say("      " + check_installed(python, project.pinned_version(constraints, "torch")))
+    except InstallError:
+        (folder / UNFINISHED).write_bytes(b"")  # nothing to go on with
+        raise
     write_stamp(folder, {"fingerprint": fingerprint(constraints, version), "extras": extras, "cpu": is_cpu})
     say(f"Ready after {time.monotonic() - started:.0f} s.")
 
@@ -101,10 +112,10 @@ def fingerprint(constraints: Path, version: str) -> str:
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-def read_stamp(folder: Path) -> dict | None:
-    """The stamp of a finished environment; None when it is absent, unfinished or not readable."""
+def read_stamp(folder: Path, name: str = STAMP) -> dict | None:
+    """The stamp of a finished environment, or an unfinished one's mark; None when it is absent, empty or not readable."""
     try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        stamp = json.loads((folder / name).read_text(encoding="utf-8"))
         return {"fingerprint": stamp["fingerprint"], "extras": list(stamp["extras"]), "cpu": bool(stamp["cpu"])}
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -112,9 +123,26 @@ def read_stamp(folder: Path) -> dict | None:
 
 def write_stamp(folder: Path, stamp: dict) -> None:
     """Write the stamp as the very last thing: under another name first, so that a stamp is either whole or absent."""
-    write(folder / STAMP, (json.dumps(stamp, indent=1) + "\n").encode())
+    write_json(folder / STAMP, stamp)
     with contextlib.suppress(FileNotFoundError):
         (folder / UNFINISHED).unlink()
+
+
+def write_json(file: Path, values: dict) -> None:
+    write(file, (json.dumps(values, indent=1) + "\n").encode())
+
+
+def has_pip(folder: Path) -> bool:
+    """Whether the environment's pip runs: it may have been stopped in the middle of putting in a newer one."""
+    return ask([venv_python(folder), "-m", "pip", "--version"]).returncode == 0
+
+
+def remove_half_installed(folder: Path) -> None:
+    """Have pip put in again what it was putting in, or taking out, when it was stopped: its list of files comes last."""
+    for packages in [*folder.glob("lib/python*/site-packages"), *folder.glob("Lib/site-packages")]:
+        for entry in packages.iterdir():
+            if entry.name.startswith("~") or (entry.suffix == ".dist-info" and not (entry / "RECORD").is_file()):
+                remove(entry)
 
 
 def make_venv(folder: Path, interpreter: str, is_cpu: bool) -> None:

@@ -18,10 +18,16 @@ from .take_out import preview, take_out
 from .webui import EXTENSION, TESTED_WEBUI, WebUI
 from .words import InstallError, UserError, last_line, say, show
 
+FOR_USERS = ["demo", "training"]
+"""The extras that every command of README.md finds in `.venv` once `demo` has run."""
+SUITE_TAKES = (
+    "The whole suite takes about half an hour on two cores. Without its long tests: python install.py test -m 'not slow'"
+)
+
 
 def test(options: argparse.Namespace) -> int:
     """Run the whole suite: ruff check, ruff format --check, pytest (further arguments go to pytest)."""
-    python = environment.prepare(options, ["demo", "test", "training"])
+    python = environment.prepare(options, [*FOR_USERS, "test"])
     checks = {
         "ruff check": ["ruff", "check", "."],
         "ruff format": ["ruff", "format", "--check", "."],
@@ -30,6 +36,8 @@ def test(options: argparse.Namespace) -> int:
     failed = {}
     for title, module in checks.items():
         print(f"\n== {title}", flush=True)
+        if title == "pytest" and not options.rest:
+            say(SUITE_TAKES)
         status = run([python, "-m", *module], cwd=project.ROOT)
         if status:
             failed[title] = status
@@ -44,7 +52,7 @@ def demo(options: argparse.Namespace) -> int:
     """Open the chat page in the browser (further arguments go to `python -m demo page`)."""
     if options.port is not None and not 0 < options.port < 65536:
         raise UserError(f"--port {options.port}: a port is a number from 1 to 65535.")
-    python = environment.prepare(options, ["demo"])
+    python = environment.prepare(options, FOR_USERS)
     command = [python, "-m", "demo", "page"]
     if options.port is not None:
         command += ["--port", str(options.port)]

@@ -22,10 +22,9 @@ def describe(web: WebUI, named: str | None) -> dict:
     found = sorted(web.models.glob("*/vision/config.json")) if web.models.is_dir() else []
     report["models_with_eyes"] = [str(path.parent.parent) for path in found]
     install = web.command("webui") + (f" --python {quote(named)}" if named else "")
-    commands = [install] if report["missing"] else []
-    commands += [] if report["enabled_in"] else [f"{install} --enable"]
-    commands += [] if found else [f"{install} --model FOLDER"]
-    report["next"] = commands or ["start the web UI and load a model that has eyes"]
+    flags = ("" if report["enabled_in"] else " --enable") + ("" if found else " --model FOLDER")
+    is_done = not (report["missing"] or flags)
+    report["next"] = ["start the web UI and load a model that has eyes"] if is_done else [install + flags]
     return report
 
 

@@ -163,6 +163,22 @@ class VisionPipeline(ABC):
             N features, finite and without gradient.
         """
 
+    def embed_images(self, images: "Sequence[Image.Image]") -> "Tensor":
+        """The embeddings of pictures as one tensor, as the web UI's former contract gave them.
+
+        Returns:
+            (N, L, Dt).
+
+        Raises:
+            ValueError: the family puts no embeddings into the prompt, or not the same number for each picture.
+        """
+        import torch
+
+        embeds = [features.embeds for features in self.encode_images(images)]
+        if any(each is None for each in embeds) or len({each.shape for each in embeds}) != 1:
+            raise ValueError(f"{self.name} has no fixed number of embeddings per picture; call encode_images.")
+        return torch.stack(embeds)
+
     def looks_at(self, spans: Sequence[ImageSpan], length: int) -> Sequence[tuple[int, int, str]]:
         """Which positions of a prompt depend on a picture that does not stand before them, or on there being one at all.
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from .checkpoints.meta_llama import is_meta_llama
 from .json_files import read_json
+from .own_python import hand_over
 from .registry import FAMILIES, available_pipelines, find_family
 
 GIB = 2**30
@@ -216,9 +217,17 @@ def _next(report: Report, path: Path, is_adapter: bool) -> list[str]:
     fitting = next((bits for bits, need in report.memory.items() if need["fits"]), None)
     flag = f" {FLAGS[fitting]}" if fitting in (8, 4) else ""
     commands = [f"python -m demo page --model {name}{flag}"]
+    if _is_in_a_web_ui(path):
+        return [*commands, "load it in the web UI with the Transformers loader"]
     if (path / "vision").is_dir():
         return [*commands, f"python install.py webui DIR --model {name}"]
     return [*commands, f"python -m training convert {name} {shlex.quote(f'{path.resolve().name}-webui')} --layout webui"]
+
+
+def _is_in_a_web_ui(path: Path) -> bool:
+    """Whether a folder, or a link to it, lies where a web UI looks for models."""
+    place = Path(os.path.abspath(path)).parent
+    return place.name == "models" and (place.parent.name == "user_data" or (place.parent / "server.py").is_file())
 
 
 def _size(num_bytes: float) -> str:
@@ -250,4 +259,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    hand_over("pipelines.doctor", is_essential=False)
     sys.exit(main())

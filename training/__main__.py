@@ -1,8 +1,12 @@
 """`python -m training <verb> ...`: the verbs, imported when they are asked for."""
 
+from __future__ import annotations
+
 import importlib
 import logging
 import sys
+
+from pipelines.own_python import hand_over
 
 VERBS = {
     "new": (".new", "put a vision encoder before a language model, to begin with"),
@@ -33,4 +37,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    hand_over("training")
     sys.exit(main())

@@ -9,6 +9,11 @@ import argparse
 import itertools
 from pathlib import Path
 
+from pipelines.own_python import hand_over
+
+if __name__ == "__main__":
+    hand_over("demo.recipes.foundation")
+
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast

@@ -36,7 +36,8 @@ elif arguments[1] == "venv":
 elif arguments[1] == "pip":
     print(os.environ["STUB_PIP"], flush=True)
     deadline = time.monotonic() + 30
-    while os.path.exists(os.environ["STUB_HOLD"]) and time.monotonic() < deadline:
+    is_held = os.environ["STUB_HELD"] in arguments
+    while is_held and os.path.exists(os.environ["STUB_HOLD"]) and time.monotonic() < deadline:
         time.sleep(0.02)
     sys.exit(1 if os.environ["STUB_PIP"] else 0)
 else:
@@ -62,7 +63,7 @@ class Project:
         self.stamp = self.venv / "multimodal-vcla.json"
         self.unfinished = self.venv / "multimodal-vcla.unfinished"
         self.calls_file = folder / "calls"
-        self.hold = folder / "hold"  # while this file is there, pip does not end
+        self.hold = folder / "hold"  # while this file is there, a pip that installs STUB_HELD does not end
         self.environment = {
             **os.environ,
             "HTTPS_PROXY": "http://127.0.0.1:9",  # nothing listens there: PyTorch's index is out of reach at once
@@ -71,6 +72,7 @@ class Project:
             "STUB_INSTALLED": "2.13.0+cpu 5.23.0 False",
             "STUB_PIP": "",
             "STUB_HOLD": str(self.hold),
+            "STUB_HELD": "pip>=24.1",
         }
 
     def command(self, *arguments: str, has_python: bool = True) -> dict:
@@ -155,7 +157,7 @@ def test_first_run_installs_torch_before_the_rest_and_runs_the_suite(project):
     assert result.returncode == 0, result.stdout + result.stderr
     assert project.modules == ["venv", "pip", "pip", "pip", "ruff", "ruff", "pytest"]
     torch, rest = project.calls[2], project.calls[3]
-    assert "torch==2.13.0" in torch and ".[demo,test,training]" in rest
+    assert "torch==2.13.0" in torch and ".[demo,training,test]" in rest
     assert all(str(project.folder / "constraints.txt") in call for call in (torch, rest))
     assert project.calls[-1] == ["-m", "pytest", "-m", "not slow", "tests/test_a.py", "-x"]
     assert [step in result.stdout for step in ("[1/4]", "[2/4]", "[3/4]", "[4/4]")] == [True] * 4
@@ -184,7 +186,7 @@ def test_changed_constraints_bring_the_environment_up_to_date(project):
 @needs_sh
 def test_environment_keeps_what_other_verbs_need(project):
     project.run("demo")
-    assert ".[demo]" in project.calls[3]
+    assert ".[demo,training]" in project.calls[3]
     project.run("test")
     assert ".[demo,test,training]" in project.calls[2]
     project.run("demo")
@@ -250,7 +252,7 @@ def start_and_wait_for_pip(project: Project) -> subprocess.Popen:
     project.hold.touch()
     process = start(project)
     deadline = time.monotonic() + 30
-    while "pip" not in project.modules and time.monotonic() < deadline:
+    while not any(project.environment["STUB_HELD"] in call for call in project.calls) and time.monotonic() < deadline:
         time.sleep(0.02)
     return process
 
@@ -269,6 +271,34 @@ def test_killed_run_is_made_anew_after_its_pip_has_ended(project):
     assert again.returncode == 0, errors
     assert "removing the unfinished one" in output
     assert project.modules.count("venv") == 2 and project.stamp.exists()
+
+
+@needs_sh
+@pytest.mark.parametrize("held", ["torch==2.13.0", "--editable"])
+def test_run_that_was_stopped_later_is_gone_on_with(project, held):
+    """What is there stays; only what pip was in the middle of is put in again."""
+    project.environment["STUB_HELD"] = held
+    stopped = start_and_wait_for_pip(project)
+    stopped.send_signal(signal.SIGINT)
+    _, errors = stopped.communicate(timeout=30)
+    assert "it goes on where this one stopped" in errors
+    packages = project.venv / "lib/python3.11/site-packages"
+    for name in ("whole.dist-info", "half.dist-info", "~taken-out"):
+        (packages / name).mkdir(parents=True)
+    (packages / "whole.dist-info/RECORD").touch()
+    project.hold.unlink()
+    again = project.run("demo")
+    assert again.returncode == 0 and "going on with the unfinished environment" in again.stdout, again.stderr
+    assert "venv" not in project.modules and project.stamp.exists() and not project.unfinished.exists()
+    assert [entry.name for entry in packages.iterdir()] == ["whole.dist-info"]
+    assert json.loads(project.stamp.read_text())["extras"] == ["demo", "test", "training"]
+
+
+@needs_sh
+def test_what_does_not_import_is_nothing_to_go_on_with(project):
+    assert project.run("demo", STUB_INSTALLED="OSError: libtorch").returncode == 1
+    assert project.run("demo", STUB_INSTALLED="2.13.0+cpu 5.23.0 False").returncode == 0
+    assert project.modules[0] == "venv"
 
 
 @needs_sh
@@ -417,6 +447,12 @@ def test_failing_check_is_the_exit_status(project, failing, status):
     assert result.returncode == int(status)
     assert result.stdout.splitlines()[-1].startswith(f"Failed: {failing}")
     assert project.modules[-1] == "pytest"
+
+
+@needs_sh
+def test_the_whole_suite_is_announced_with_its_time(project):
+    assert "about half an hour" in project.run("test").stdout
+    assert "about half an hour" not in project.run("test", "tests/test_a.py").stdout
 
 
 @needs_sh

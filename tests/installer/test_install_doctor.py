@@ -37,7 +37,7 @@ def test_doctor_says_what_a_web_ui_holds(checkout, web, tmp_path, capfd, real_pi
         assert words in output
     for words in ("plugin: not installed; not switched on", "missing: the plugin", "models with eyes: none"):
         assert words in output
-    assert f"next: python {quote(str(checkout / 'install.py'))} webui '{web}'\n" in output
+    assert f"next: python {quote(str(checkout / 'install.py'))} webui '{web}' --enable --model FOLDER\n" in output
     main(["webui", str(web), "--enable", "--model", str(make_model(tmp_path / "seeing"))])
     write(web / "user_data/presets/VisualCLA.yaml", "temperature: 1\n")
     (web / "user_data/extensions/multimodal_vcla/pipelines/__init__.py").unlink()

@@ -149,3 +149,8 @@ def test_bare_python_says_what_names_and_sizes_tell(tmp_path):
     (model,) = json.loads(run.stdout)["models"]
     assert (model["family"], model["layout"], model["memory"]) == ("visualcla", None, {})
     assert model["parts"][0]["num_bytes"] > 0 and model["parts"][0]["num_weights"] is None
+
+
+def test_model_that_lies_in_a_web_ui_is_not_put_there_again(tmp_path, enough_memory):
+    folder = webui_folder(tmp_path / "user_data/models/seeing")
+    assert doctor.examine(folder, "cpu").next[1:] == ["load it in the web UI with the Transformers loader"]
