@@ -199,3 +199,8 @@ def test_pictures_that_do_not_reach_the_model_stop_the_generation(plugin, pipeli
     model.generate = lambda inputs, **kwargs: type(model).generate(model, inputs, **kwargs)
     with pytest.raises(RuntimeError, match="did not reach the model"):
         ask(plugin, tmp_path, "red")
+
+
+def test_embeddings_as_one_tensor_are_refused_where_there_are_none(golden_tokenizer, language_model):
+    with pytest.raises(ValueError, match="toy-cross has no fixed number of embeddings per picture; call encode_images"):
+        Cross(golden_tokenizer, language_model.config.hidden_size).embed_images([RED])

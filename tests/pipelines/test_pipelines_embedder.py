@@ -149,3 +149,12 @@ def test_cache_is_bounded_and_the_least_recently_used_goes_first():
     assert cache.get(("other weights", "a", 5)) is None and cache.get(("weights", "a", 6)) is None
     cache.clear()
     assert (len(cache), cache.num_bytes) == (0, 0)
+
+
+def test_embeddings_of_pictures_as_one_tensor(model):
+    """The name and the shape of the web UI's former contract."""
+    pipeline = VisualCLAPipeline(model, model.processor.image_processor, "tiny")
+    images = [PICTURES["red"].open(), PICTURES["blue"].open()]
+    embeds = pipeline.embed_images(images)
+    assert embeds.shape == (2, pipeline.num_image_embeds, pipeline.embedding_width)
+    assert torch.equal(embeds[1], pipeline.encode_images(images)[1].embeds)
