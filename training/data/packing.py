@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from .collator import ConversationCollator, join_inputs
 from .encode import Encoded
+from .mixture import rng_of
 from .rows import IGNORED, Row
 
 OPEN_PACKS = 32
@@ -91,6 +93,47 @@ class PackingCollator:
         return pack(
             (encoded for row in rows if (encoded := self.collator.try_encode(row)) is not None), self.length, max_pictures
         )
+
+
+class PackedRows(IterableDataset):
+    """Rows as packs; the rows of a file in an order of their own in every epoch.
+
+    Args:
+        rows: a data set, or a stream of rows.
+        packing: encodes and packs them.
+        seed: of the order.
+    """
+
+    def __init__(self, rows: Dataset, packing: PackingCollator, seed: int):
+        self.rows, self.packing, self.seed, self.epoch = rows, packing, seed, 0
+        if hasattr(rows, "report"):
+            self.report = rows.report
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the pass."""
+        self.epoch = epoch
+        if hasattr(self.rows, "set_epoch"):
+            self.rows.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Pack]:
+        if not hasattr(self.rows, "__len__"):
+            yield from self.packing.packs(self.rows)
+            return
+        worker = get_worker_info()
+        order = rng_of(self.seed, "packing", self.epoch).permutation(len(self.rows))
+        order = order if worker is None else order[worker.id :: worker.num_workers]
+        yield from self.packing.packs(self.rows[int(index)] for index in order)
+
+
+class OnePack:
+    """A data loader's collator: a batch is one pack."""
+
+    def __init__(self, packing: PackingCollator):
+        self.packing = packing
+
+    def __call__(self, packs: list[Pack]) -> dict[str, Any]:
+        (only,) = packs
+        return self.packing.join(only)
 
 
 def _num_pictures(row: Encoded) -> int:

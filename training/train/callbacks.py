@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -212,5 +213,7 @@ def draw_grid(cells: Sequence[tuple[Any, str, str, str]], path: Path) -> None:
         )
         axes.set_title(text.replace("$", r"\$"), fontsize=7, loc="left")
     partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=100, format="png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # characters that matplotlib's font has not are boxes; the file has them
+        figure.savefig(partial, dpi=100, format="png")
     partial.rename(path)

@@ -73,6 +73,9 @@ class Recipe:
     max_length: int | None = _option(
         None, "tokens of a row at most; a picture is never cut (default: the tokenizer's or the context's)"
     )
+    packing: bool = _option(
+        False, "several rows in one sequence of max_length tokens, kept apart; a step is then of sequences, and needs max_steps"
+    )
     attn_implementation: str | None = _option(
         None, "attention of vision encoder and language model while training; 'eager' is the fastest for short rows on a CPU"
     )
@@ -182,6 +185,10 @@ def _contradiction(recipe: Recipe, arguments: Arguments) -> str | None:
         )
     if (recipe.dtype != "float32" or recipe.load_in_4bit) and not (arguments.bf16 or arguments.fp16):
         return f"dtype is {recipe.dtype!r} with load_in_4bit {recipe.load_in_4bit}: what learns is float32, so give --bf16 or --fp16."
+    if recipe.packing and (recipe.max_length is None or arguments.max_steps < 1 or recipe.objective != "conversation"):
+        return "packing needs --max_length, the tokens of a sequence, and --max_steps; it is for conversations."
+    if recipe.packing and arguments.per_device_train_batch_size != 1:
+        return "packing makes batches of one sequence: give --per_device_train_batch_size 1, and gradient_accumulation_steps."
     if arguments.load_best_model_at_end:
         return (
             "load_best_model_at_end is not supported: the last weights are the result. Start again from a checkpoint instead."
@@ -192,7 +199,8 @@ def _contradiction(recipe: Recipe, arguments: Arguments) -> str | None:
 def resolved(recipe: Recipe, arguments: Arguments) -> str:
     """The whole configuration as YAML, also what equals a default: it gives the same run by itself."""
     names = {item.name for item in dataclasses.fields(arguments) if item.init}
-    values = {**dataclasses.asdict(recipe), **{name: value for name, value in arguments.to_dict().items() if name in names}}
+    values = dataclasses.asdict(recipe) | {name: value for name, value in arguments.to_dict().items() if name in names}
+    values["accelerator_config"] = arguments.accelerator_config
     kept = {
         name: value
         for name, value in values.items()
@@ -215,8 +223,9 @@ def _is_rate(text: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
+    value = value.to_dict() if hasattr(value, "to_dict") else value
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, bool | int | float) else str(value)

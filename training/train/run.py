@@ -17,6 +17,7 @@ from pipelines.registry import load_model, pipeline_of, save_model
 
 from ..data import open_source
 from ..data.collator import ConversationCollator, TooManyBadRows
+from ..data.packing import OnePack, PackedRows, PackingCollator
 from ..data.source import split_by_picture
 from .adapter import check_adapter, merge_lora, save_adapter
 from .callbacks import GIB, Answers, Interrupt, Log, rows_with_pictures
@@ -43,6 +44,9 @@ def main(argv: list[str]) -> int:
         print(run.train())
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("Stopped at once. The same command goes on from the last checkpoint.", file=sys.stderr)
         return 130
     except (OSError, ValueError, ImportError) as error:
         text = str(error).splitlines()[-1] if isinstance(error, TooManyBadRows) else " ".join(str(error).split())
@@ -74,7 +78,7 @@ class Run:
         if recipe.compile_layers:
             for layer in self.model.get_decoder().layers:
                 layer.compile(dynamic=True)
-        self.asked = self._asked()
+        self.asked, self.eval_collator = self._asked(), None
         self.learner, self.collator = self._objective()
 
     def _asked(self) -> Any:
@@ -154,7 +158,8 @@ class Run:
             lines.append(f"  {group.name}: {_millions(group.size)} at learning rate {rate:g}")
         batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
         size = f"{len(self.rows)} rows" if hasattr(self.rows, "__len__") else "a stream of rows"
-        lines.append(f"{size}, {len(self.held_out or ())} held out; {self.num_steps} steps of {batch} rows")
+        unit = "sequences of rows" if self.recipe.packing else "rows"
+        lines.append(f"{size}, {len(self.held_out or ())} held out; {self.num_steps} steps of {batch} {unit}")
         lines.append(f"weights, gradients and optimizer take about {memory_bytes(self.model) / GIB:.2f} GiB; rows come on top")
         if self.checkpoint:
             lines.append(f"goes on from {self.checkpoint}")
@@ -185,6 +190,7 @@ class Run:
             train_dataset=self.rows,
             eval_dataset=self.held_out if self.arguments.eval_strategy != "no" else None,
             data_collator=self.collator,
+            eval_collator=self.eval_collator,
             optimizers=(self._optimizer(), None),
         )
         interrupt, log = Interrupt(), Log(self.folder, trainer.seen)
@@ -209,8 +215,9 @@ class Run:
     def _claim_folder(self) -> None:
         """Write the configuration; what another run has left, or one that is to be made anew, goes."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder / STAGING, ignore_errors=True)
         if self.checkpoint is None:
-            for old in (*checkpoints(self.folder), self.folder / STAGING, self.result):
+            for old in (*checkpoints(self.folder), self.result):
                 shutil.rmtree(old, ignore_errors=True)
             for old in (*self.folder.glob("answers*"), self.folder / "log.jsonl"):
                 old.unlink(missing_ok=True)
@@ -255,7 +262,14 @@ class Run:
         recipe = self.recipe
         if recipe.objective == "conversation":
             stop_strings = pipeline_of(self.model, self.processor).stop_strings
-            return self.model, Placed(ConversationCollator(self.asked, recipe.max_length, stop_strings=stop_strings))
+            collator = ConversationCollator(self.asked, recipe.max_length, stop_strings=stop_strings)
+            if not recipe.packing:
+                return self.model, Placed(collator)
+            if pipeline_of(self.model, self.processor).embedding_width is None:
+                raise ValueError("packing is for models whose pictures are embeddings in the prompt. Leave it out.")
+            packing = PackingCollator(collator, recipe.max_length)
+            self.rows, self.eval_collator = PackedRows(self.rows, packing, self.arguments.seed), Placed(collator)
+            return self.model, OnePack(packing)
         targets = next(iter(self.rows))["targets"]
         resampler = getattr(self.model, "visual_resampler", None)
         use_resampler = resampler is not None and any(parameter.requires_grad for parameter in resampler.parameters())

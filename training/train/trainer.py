@@ -38,12 +38,13 @@ class PartsTrainer(Trainer):
 
     Args:
         groups: what learns, and at which rate.
+        eval_collator: of held-out rows, where it is another.
         kwargs: `Trainer`'s.
     """
 
-    def __init__(self, groups: list[Group], **kwargs: Any):
+    def __init__(self, groups: list[Group], eval_collator: Any = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.groups = groups
+        self.groups, self.eval_collator = groups, eval_collator
         self.stream = self.position = None
         self.model_accepts_loss_kwargs = True  # makes the base class count the labels of a step; `compute_loss` divides by it
         self.seen = {"tokens": 0, "pictures": 0}
@@ -76,7 +77,9 @@ class PartsTrainer(Trainer):
             name for name, value in inputs.items() if torch.is_tensor(value) and not torch.isfinite(value.float()).all()
         ]:
             return f"{where} Its {broken[0]} is not finite: check the rows with python -m training data validate."
-        return f"{where} The weights are finite: train in bf16 or float32 instead of fp16, or check the base model."
+        if step > 1:
+            return f"{where} Rows and weights are finite: lower the learning rate, or train in bf16 instead of fp16."
+        return f"{where} Rows and weights that learn are finite: check the base model, or train in bf16 instead of fp16."
 
     def _count(self, inputs: dict[str, Any]) -> None:
         mask = inputs.get("attention_mask")
@@ -116,6 +119,16 @@ class PartsTrainer(Trainer):
         if self.position is not None:
             self.stream.load_state_dict(torch.load(self.position, weights_only=True))
         return self.stream
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """Held-out rows are not packed."""
+        if self.eval_collator is None:
+            return super().get_eval_dataloader(eval_dataset)
+        own, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = own
 
     def train(self, resume_from_checkpoint=None, **kwargs):
         """As in transformers; a stream goes on at the position that stands in the checkpoint."""
