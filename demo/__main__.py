@@ -11,6 +11,7 @@ VERBS = {
     "page": ("demo.page", "the chat page (also without a verb)"),
     "ask": ("demo.ask", "ask about pictures on the terminal"),
     "batch": ("demo.batch", "answer a file of questions about a folder of pictures"),
+    "rows": ("demo.rows", "write the held-out questions as rows with their pictures"),
     "score": ("demo.score", "how well a model does on held-out pictures of the tiny world"),
 }
 

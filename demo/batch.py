@@ -189,33 +189,18 @@ def answer_batch(chat, config, batch: list[Question]) -> list[dict[str, str]]:
     Raises:
         MemoryError: the batch does not fit.
     """
-    import torch
-
     conversations, errors = {}, {}
     for place, question in enumerate(batch):
         try:
             conversations[place] = _conversation(question)
         except (ValueError, OSError) as error:
             errors[place] = {"error": one_line(error)}
-    try:
-        answers = _answers(chat, config, conversations)
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(
-            f"{len(batch)} questions at once do not fit. Give a smaller --batch_size; the command goes on."
-        ) from error
+    texts = chat.answer_each(list(conversations.values()), config)
+    answers = {
+        place: {"error": one_line(text)} if isinstance(text, Exception) else {"answer": text}
+        for place, text in zip(conversations, texts, strict=True)
+    }
     return [{**errors, **answers}[place] for place in range(len(batch))]
-
-
-def _answers(chat, config, conversations: dict) -> dict[int, dict[str, str]]:
-    if not conversations:
-        return {}
-    try:
-        texts = chat.answer_batch(list(conversations.values()), config)
-        return {place: {"answer": text} for place, text in zip(conversations, texts, strict=True)}
-    except ValueError as error:
-        if len(conversations) == 1:
-            return {place: {"error": one_line(error)} for place in conversations}
-        return {place: _answers(chat, config, {place: each})[place] for place, each in conversations.items()}
 
 
 def _conversation(question: Question):

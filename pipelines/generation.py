@@ -223,6 +223,73 @@ class ChatModel:
             answers.append(self.decode(row[:end]))
         return answers
 
+    def answer_each(
+        self,
+        conversations: Sequence[tuple[Sequence[Message], Sequence[ImagePart]]],
+        generation_config: GenerationConfig,
+    ) -> list[str | Exception]:
+        """The answers of several conversations as `answer_batch` gives them; one that cannot be answered takes no other one along.
+
+        Returns:
+            For each conversation its answer, or the `ValueError` or `OSError` that kept it from one: a picture that does not open, a
+            question that does not fit.
+
+        Raises:
+            MemoryError: the batch does not fit.
+        """
+        try:
+            return list(self.answer_batch(conversations, generation_config)) if conversations else []
+        except (ValueError, OSError) as error:
+            if len(conversations) == 1:
+                return [error]
+            return [self.answer_each([each], generation_config)[0] for each in conversations]
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(f"{len(conversations)} questions at once do not fit. Give a smaller --batch_size.") from error
+
+    def log_likelihoods(
+        self, messages: Sequence[Message], images: Sequence[ImagePart], continuations: Sequence[str]
+    ) -> list[float]:
+        """How likely each continuation is as the answer.
+
+        Args:
+            messages: what was said; the last message is the user's.
+            images: the pictures in the order of the image items.
+            continuations: texts that an answer may begin with.
+
+        Returns:
+            For each continuation the sum over its tokens of log p(token | what stands before it), in nats, <= 0. Tokens are those
+            of prompt and continuation tokenised together, from the first one on in which the prompts with the continuations differ
+            from the prompt alone.
+
+        Raises:
+            ValueError: a continuation is empty, or a prompt does not fit; see `prepare`.
+        """
+        if not all(continuations):
+            raise ValueError("A continuation is empty, so there is nothing that could be likely. Leave it out.")
+        encode = self.embedder.encoder.encode
+        prompt = self.render(messages, images)
+        alone = encode(prompt).input_ids
+        *before, last = prompt.parts
+        whole = [Prompt((*before, last + text) if isinstance(last, str) else (*before, last, text)) for text in continuations]
+        ids = [encode(each).input_ids for each in whole]
+        start = min(_common(alone, each) for each in ids)
+        longest = max(map(len, ids))
+        if self.max_tokens is not None and longest > self.max_tokens:
+            raise ValueError(f"The question with its answer takes {longest} tokens of a context of {self.max_tokens}.")
+        device = embedding_device(self.model)
+        with evaluating(self.model), torch.inference_mode(), self.pipeline.attach(self.model):
+            prepared = [self.embedder.prepare(each, self.model) for each in whole]
+            padded = torch.zeros((len(ids), longest), dtype=torch.long, device=device)
+            mask = torch.zeros_like(padded)
+            for row, each in enumerate(ids):
+                padded[row, : len(each)], mask[row, : len(each)] = torch.tensor(each, device=device), 1
+            spans, features = [each.image_spans for each in prepared], [each.features for each in prepared]
+            inputs = self.pipeline.model_inputs(self.model, padded, mask, spans, features)
+            inputs = inputs if "inputs_embeds" in inputs else {"input_ids": padded, **inputs}
+            logits = self.model(**inputs, attention_mask=mask).logits[:, start - 1 : -1].float()
+        log_p = logits.log_softmax(-1).gather(2, padded[:, start:, None].to(logits.device)).squeeze(2)
+        return (log_p * mask[:, start:].to(log_p.device)).sum(1).tolist()
+
     def stream_ids(self, prepared: PreparedConversation, generation_config: GenerationConfig) -> Iterator[list[int]]:
         """Generate in a thread of its own; yields the growing list of new ids after every token. Closing the iterator stops it.
 
@@ -301,6 +368,13 @@ class ChatModel:
 def message(role: str, text: str, num_images: int = 0) -> Message:
     """A message as chat templates take it, its pictures before its text."""
     return {"role": role, "content": [{"type": "image"}] * num_images + [{"type": "text", "text": text}]}
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def _num_images(message: Message) -> int:

@@ -12,6 +12,7 @@ VERBS = {
     "new": (".new", "put a vision encoder before a language model, to begin with"),
     "train": (".train", "train a model, or an adapter for it, from a configuration file"),
     "data": (".data.commands", "convert, check, look at and count data to learn from"),
+    "evaluate": (".evaluate", "ask a model the questions of test sets, score it, show it on one page"),
     "merge": (".merge", "put a language model, a vision model and adapters into one folder"),
     "convert": (".merge.convert", "write a model or an adapter in another layout"),
 }
