@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import settings, webui
+from . import settings, strip, webui
 from .texts import say
 
 notices: list[str] = []
@@ -28,6 +28,7 @@ CSS = """
 #multimodal_vcla .vcla-error {color: #d33}
 #multimodal_vcla pre {white-space: pre-wrap; font-size: 11px}
 """
+CSS += strip.CSS
 
 # The chat is drawn by the web UI's own script, and no event of gradio tells when: so the panel follows what is drawn, but not while
 # a reply is being written, when every long task of the browser can cost a drawing. gradio keeps one value per animation frame, so the
@@ -35,10 +36,12 @@ CSS = """
 # whole chat is drawn again instead of writing them over the message before.
 JS = """
 {
+    STRIP
     let seen = "", timer = null;
     const look = () => {
         timer = null;
         if (document.querySelector("._generating") !== null) return;
+        copyStrip();
         const rows = document.querySelectorAll("#chat [data-index]").length;
         const pictures = [...document.querySelectorAll("#chat .image-attachment img")].map((image) => image.src.length);
         const chat = document.querySelector("#past-chats input:checked")?.value;
@@ -58,7 +61,7 @@ JS = """
         else document.getElementById("multimodal_vcla_redraw")?.click();
     };
 }
-"""
+""".replace("STRIP", strip.JS)
 
 
 def visible_error(message: str, code: int = 400) -> Exception:
@@ -186,20 +189,27 @@ def show(history: dict, chat: Any = None, context: Any = None) -> str:
     about, missing = _about_the_folders()
     parts = [f"<div>{html.escape(text)}</div>" for text in (_status(history, chat, context), *_reused())]
     parts += [f'<div class="vcla-error">{html.escape(text)}</div>' for text in (*notices, *_neighbours(), *missing)]
-    figures = []
-    for number, (picture, is_kept) in enumerate(_pictures(history), 1):
-        was_dropped = is_kept and picture.key in _last_prompts.get(chat, ())
-        state = say("left_out") if not is_kept else say("fits_not") if was_dropped else _cost(picture)
-        style = ' class="vcla-out"' if was_dropped or not is_kept else ""
-        figures.append(
-            f'<figure{style}><img src="{_thumbnail(picture)}" alt="">'
-            f"<figcaption>{number}. {html.escape(picture.name[:24])}<br>{html.escape(state)}</figcaption></figure>"
-        )
+    entries = _entries(history, chat)
+    figures = [
+        f'<figure class="{"" if entry.is_in else "vcla-out"}"><img src="{entry.thumbnail}" alt="">'
+        f"<figcaption>{number}. {html.escape(entry.name[:24])}<br>{html.escape(entry.note)}</figcaption></figure>"
+        for number, entry in enumerate(entries, 1)
+    ]
     parts.append(f'<div class="vcla-pictures">{"".join(figures)}</div>')
+    parts.append(strip.render(entries, _in_short(history, chat, context)))
     if about:
         lines = html.escape("\n".join(about))
         parts.append(f"<details><summary>{html.escape(say('about'))}</summary><pre>{lines}</pre></details>")
     return "".join(parts)
+
+
+def _entries(history: dict, chat: Any) -> list[strip.Entry]:
+    entries = []
+    for (picture, is_kept), is_left_out in zip(_pictures(history), _left_out(history), strict=True):
+        was_dropped = is_kept and picture.key in _last_prompts.get(chat, ())
+        note = say("left_out") if not is_kept else say("fits_not") if was_dropped else _cost(picture)
+        entries.append(strip.Entry(picture.name, _thumbnail(picture), note, not is_left_out, is_kept and not was_dropped))
+    return entries
 
 
 def _reused() -> list[str]:
@@ -246,14 +256,27 @@ def _status(history: dict, chat: Any, context: Any) -> str:
         return say("no_model") if webui.model() is None else say("native", loader=loader)
     state, found, reason = vision.status()
     if state == "ready":
-        held = [picture for picture, is_kept in _pictures(history) if is_kept]
-        held = [picture for picture in held if picture.key not in _last_prompts.get(chat, ())]
-        pictures = say("one_picture" if len(held) == 1 else "pictures", count=len(held))
-        return say(
-            "seeing", name=found.pipeline.name, device=found.device, pictures=pictures, used=sum(found.costs(held)),
-            context=context or webui.shared().settings.get("truncation_length"),
-        )  # fmt: skip
+        return say("seeing", name=found.pipeline.name, device=found.device, **_held(found, history, chat, context))
     return reason or say(state if state != "none" else "no_model", name=webui.model_name())
+
+
+def _held(found: Any, history: dict, chat: Any, context: Any) -> dict[str, Any]:
+    """The pictures in the context, what they take of it, and its length, in tokens."""
+    held = [picture for picture, is_kept in _pictures(history) if is_kept]
+    held = [picture for picture in held if picture.key not in _last_prompts.get(chat, ())]
+    pictures = say("one_picture" if len(held) == 1 else "pictures", count=len(held))
+    length = int(context or webui.shared().settings.get("truncation_length"))
+    return {"pictures": pictures, "used": sum(found.costs(held)), "context": length}
+
+
+def _in_short(history: dict, chat: Any, context: Any) -> str:
+    """For the strip: what the pictures take of the context; why none is seen."""
+    from . import vision
+
+    if not webui.is_ours_to_serve():
+        return ""
+    _, found, reason = vision.status()
+    return reason or (say("in_strip", **_held(found, history, chat, context)).strip() if found else "")
 
 
 def _cost(picture: Any) -> str:
@@ -303,16 +326,18 @@ def _policy() -> str:
     return "last only" if settings.get("last_images") == 1 else "last N"
 
 
+def _left_out(history: dict) -> list[bool]:
+    """Which pictures of a chat the user has left out."""
+    from .conversation import LEFT_OUT, attachments
+
+    rows = range(len((history or {}).get("internal") or []))
+    return [bool(item.get(LEFT_OUT)) for row in rows for item in attachments(history, row)]
+
+
 def _refresh(history, unique_id, character, mode, context):
     import gradio as gr
 
-    from .conversation import LEFT_OUT, attachments
-
-    flags = [
-        bool(item.get(LEFT_OUT))
-        for row in range(len((history or {}).get("internal") or []))
-        for item in attachments(history, row)
-    ]
+    flags = _left_out(history)
     numbers = [str(number) for number in range(1, len(flags) + 1)]
     chosen = [number for number, is_out in zip(numbers, flags, strict=True) if not is_out]
     return show(history, unique_id, context), gr.update(choices=numbers, value=chosen, visible=bool(numbers))

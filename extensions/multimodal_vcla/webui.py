@@ -1,6 +1,6 @@
 """The one file that knows text-generation-webui: what the plugin asks it, and nothing of what the plugin does.
 
-Written against TextGen 4.7 (commit 1dcde41d). `modules.*` is imported when asked for, because which parts of it can be
+Written against TextGen 4.7.3 and 4.9. `modules.*` is imported when asked for, because which parts of it can be
 imported depends on the loader and on the flags.
 """
 

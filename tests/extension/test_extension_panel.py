@@ -103,7 +103,7 @@ def test_pictures_that_no_longer_fit_are_shown(webui, panel, history):
     state = webui.chat.new_state(history=history, truncation_length=90, max_new_tokens=60)
     history["internal"][0][1] = "I see."
     webui.chat.one_turn("word " * 8, state)
-    assert panel.show(history, "chat 1").count("dropped with its message") == 2
+    assert panel.show(history, "chat 1").count("<br>dropped with its message") == 2
 
 
 def test_the_policy_is_a_setting(webui, panel, history):

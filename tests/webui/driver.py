@@ -44,6 +44,7 @@ def by_hand(root: Path, place: str = "user_data") -> None:
 
 
 _WITNESS = """import json
+import sys
 from pathlib import Path
 
 def tokenizer_modifier(state, prompt, ids, embeds):
@@ -51,8 +52,16 @@ def tokenizer_modifier(state, prompt, ids, embeds):
     with open("witness.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(seen) + chr(10))
     return prompt, ids, embeds
+
+def output_modifier(string, state, is_chat=False):
+    prefixes = getattr(sys.modules.get("multimodal_vcla.generate"), "_prefixes", None)
+    if prefixes is not None:
+        served = {"total": prefixes.last.num_prompt_tokens, "reused": prefixes.last.num_reused_tokens, "kept": prefixes.num_bytes}
+        with open("served.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(served) + chr(10))
+    return string
 """
-"""An extension that stands behind ours and writes down what reaches the model."""
+"""An extension that stands behind ours and writes down what reaches the model, and how much of it was there before."""
 
 
 class Server:
@@ -160,7 +169,15 @@ class Server:
     @property
     def prompts(self) -> list[dict]:
         """What reached the model, oldest first: `prompt`, `ids`, whether it `has_embeds`, and the `room` there was."""
-        file = self.root / "witness.jsonl"
+        return self._written("witness.jsonl")
+
+    @property
+    def served(self) -> list[dict]:
+        """Of every reply how many tokens of its prompt, in `total`, were `reused`, and the bytes `kept` after it."""
+        return self._written("served.jsonl")
+
+    def _written(self, name: str) -> list[dict]:
+        file = self.root / name
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def request(self, path: str, body: dict | None = None) -> tuple[int, object]:

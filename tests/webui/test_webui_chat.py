@@ -80,7 +80,7 @@ def test_a_typed_marker_is_text(page, oracle, pictures):
 
 
 def test_start_reply_with_keeps_the_picture(page, server, oracle, pictures):
-    field = page.page.locator("#chat-controls textarea").first
+    field = page.page.get_by_label("Start reply with")
     field.fill(right_answer(TOP_LEFT, pictures[:1]).partition(" circle")[0])
     field.press("Tab")
     page.settle()
@@ -120,15 +120,19 @@ def test_other_formats_are_taken(page, oracle, pictures, tmp_path, suffix):
     oracle.check(page.send(TOP_LEFT, tmp_path / f"one.{suffix}"), (TOP_LEFT, pictures[:1]))
 
 
-def test_a_broken_picture_among_good_ones_is_refused_in_words(page, oracle, pictures, tmp_path):
+@pytest.mark.parametrize("name", ["broken.png", "broken.tiff"])
+def test_a_broken_picture_among_good_ones_is_refused_in_words(page, oracle, pictures, tmp_path, name):
     one, two, *_ = pictures
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / name).write_bytes(b"no picture")
     first = page.send(TOP_LEFT, one)
-    page.attach(one, tmp_path / "broken.png", two)
+    page.attach(one, tmp_path / name, two)
     page.page.fill("#chat-input textarea", RING)
     with page.reply():
         page.page.click("#Generate")
-    assert any("broken.png" in toast for toast in page.toasts())
+    said = [toast for toast in page.toasts() if name in toast]
+    assert said and all("leave this picture out in the panel" in toast for toast in said)
+    page.load()
+    assert shown(page) == [1, 3] and page.messages()[2]["raw"] == RING, "what was typed stays, also after a reload"
     assert not page.last_reply()
     page.page.locator("#multimodal_vcla_which input").nth(2).click()
     page.settle(1500)
@@ -145,6 +149,27 @@ def test_a_picture_left_out_in_the_panel_stays_out(page, oracle, pictures):
     page.settle(1500)
     assert "left out" in page.panel() and "In context: 1 picture" in page.panel()
     assert same(page.send(TOP_LEFT), oracle((RING, [two]), first, (TOP_LEFT, [])))
+
+
+def test_the_strip_by_the_message_box_takes_pictures_out_and_in(page, oracle, pictures):
+    one, two, *_ = pictures
+    strip = page.page.locator("#multimodal_vcla_strip")
+    says = lambda text: strip.get_by_text(text).wait_for()  # noqa: E731
+    assert not strip.is_visible(), "never in the way of a text chat"
+    first = page.send(RING, one, two)
+    says("2 pictures, 32 of 2,048 tokens")
+    box, input_box = strip.bounding_box(), page.page.locator("#chat-input").bounding_box()
+    assert box["y"] + box["height"] <= input_box["y"] + 1 and box["height"] < 48
+    strip.locator("button").nth(0).click()
+    says("1 picture, 16 of 2,048 tokens")
+    assert strip.locator("button").nth(0).get_attribute("aria-pressed") == "false"
+    left_out = page.send(TOP_LEFT)
+    assert same(left_out, oracle((RING, [two]), first, (TOP_LEFT, [])))
+    strip.locator("button").nth(0).click()
+    says("2 pictures")
+    assert same(page.send(TOP_LEFT), oracle((RING, [one, two]), first, (TOP_LEFT, []), left_out, (TOP_LEFT, [])))
+    page.new_chat()
+    strip.wait_for(state="hidden")
 
 
 def test_two_browsers_with_different_pictures(server, oracle, pictures, chrome):
