@@ -142,4 +142,4 @@ def test_picture_that_no_prompt_was_built_with_is_not_called_dropped(panel, hist
     panel.remember("chat 1", keys[:1], keys[:1])
     assert "dropped" not in panel.show(history, "chat 1")
     panel.remember("chat 1", keys, keys[:1])
-    assert panel.show(history, "chat 1").count("dropped") == 1
+    assert panel.show(history, "chat 1").count("<br>dropped") == 1
