@@ -118,6 +118,7 @@ class VisionPipeline(ABC):
         sampling: how the family's original samples its answers, as keywords of `GenerationConfig`; empty where the model's own
             generation settings say it.
         adds_bos: a prompt whose template writes no BOS begins with it nevertheless.
+        keeps_prefix: keys and values of prompts with pictures may be taken from an earlier prompt (`model_inputs`, `cached`).
         stop_strings: texts at which an answer ends, and which are no part of it: separators that the family's language model was
             taught to write before the next turn, where EOS does not do it.
     """
@@ -131,6 +132,7 @@ class VisionPipeline(ABC):
     device: "torch.device | str" = "cpu"
     sampling: "Mapping[str, Any]" = MappingProxyType({})
     adds_bos: bool = False
+    keeps_prefix: bool = True
     stop_strings: Sequence[str] = ()
 
     @property
@@ -234,7 +236,8 @@ class VisionPipeline(ABC):
                 the ids behind them. Never within a span.
 
         Returns:
-            Here `inputs_embeds` (B, T - cached, Dt) when there is a picture behind `cached`, else nothing.
+            Here `inputs_embeds` (B, T - cached, Dt) when there is a picture behind `cached`, else nothing. Others may return what the
+            model's own `forward` takes for the ids behind `cached`.
 
         Raises:
             ValueError: a span and its features do not fit, or `cached` lies within a span.

@@ -128,7 +128,7 @@ class PrefixCache:
             What `generate` returns.
         """
         self.last = Reuse(input_ids.shape[-1])
-        reason = "switched off" if self.max_bytes <= 0 else why_cold(model, input_ids, spans, features, kwargs)
+        reason = "switched off" if self.max_bytes <= 0 else why_cold(model, input_ids, pipeline, spans, kwargs)
         if reason:
             return self._cold(reason, generate, model, input_ids, pipeline, spans, features, kwargs)
         owner = fingerprint(model, pipeline)
@@ -171,7 +171,10 @@ class PrefixCache:
         start, end = cache.get_seq_length(), input_ids.shape[1]
         self.last = Reuse(end, start)
         given = _model_inputs(pipeline, model, input_ids, None, [*spans], [*features], start)
-        if start and (given or end - start > self.chunk):
+        if start and given and "inputs_embeds" not in given:
+            self._prefill_whole(model, input_ids, given, cache, start, end - 1)
+            given = {}
+        elif start and (given or end - start > self.chunk):
             self._prefill(model, input_ids, given.get("inputs_embeds"), cache, start, end - 1)
             given = {}
         return generate(input_ids, **{**kwargs, **given}, past_key_values=cache), cache
@@ -186,6 +189,19 @@ class PrefixCache:
             new = ids if embeds is None else {"inputs_embeds": embeds[:, first - start : last - start]}
             mask = torch.ones_like(input_ids[:, :last])
             decoder(**new, attention_mask=mask, past_key_values=cache, use_cache=True)
+
+    @torch.no_grad()
+    def _prefill_whole(
+        self, model, input_ids, given: dict[str, torch.Tensor], cache: DynamicCache, start: int, end: int
+    ) -> None:
+        """Likewise through a whole multimodal model, which is given tensors of pictures, at once."""
+        if end <= start:
+            return
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if "position_ids" in given:
+            given = {**given, "position_ids": given["position_ids"][..., : end - start]}
+        mask = torch.ones_like(input_ids[:, :end])
+        whole.base_model(input_ids[:, start:end], attention_mask=mask, past_key_values=cache, use_cache=True, **given)
 
     def _take(self, model, owner: str, keys: np.ndarray, spans: Sequence[ImageSpan]) -> DynamicCache | None:
         """The cache with the longest common prefix, cut to it; what is taken is not kept until it comes back."""
@@ -265,8 +281,8 @@ def common_length(kept: np.ndarray, keys: np.ndarray, spans: Sequence[ImageSpan]
 def why_cold(
     model: PreTrainedModel,
     input_ids: torch.Tensor,
+    pipeline: VisionPipeline | None,
     spans: Sequence[ImageSpan],
-    features: Sequence[ImageFeatures],
     kwargs: dict[str, Any],
 ) -> str:
     """Why this call must not be served from a cache; empty when it may."""
@@ -295,7 +311,9 @@ def why_cold(
         # Without a mask `generate` takes padding ids for padding, wherever they stand.
         "padding ids without a mask": mask is None and is_pad_known and bool((input_ids == pad).any()),
         "rotary embeddings that depend on the length": _rope_types(rope) & DRIFTING_ROPE != set(),
-        "native pictures": any(found.inputs for found in features),
+        "cross-attention inside the model": bool(getattr(text_config, "cross_attention_layers", None)),
+        "pictures that the family cannot go on from": pipeline is not None and bool(spans) and not pipeline.keeps_prefix,
+        "positions that hang on pictures": pipeline is None and hasattr(_inner(model), "rope_deltas"),
         "the prompt ends in a picture": any(span.end >= input_ids.shape[-1] for span in spans),
         "a training model": model.training,
     }
@@ -309,6 +327,11 @@ def why_cold(
     if "past_key_values" not in inspect.signature(model.get_decoder().forward).parameters:
         return "a decoder without a key/value cache"
     return ""
+
+
+def _inner(model: PreTrainedModel) -> Any:
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(whole, "base_model", None)
 
 
 def _rope_types(rope: Any) -> set[str]:

@@ -30,6 +30,10 @@ _MAX_PROCESSED = 4
 _TILES = ("do_image_splitting", "crop_to_patches", "do_pan_and_scan")
 """Settings of image processors: whether parts of a picture are shown, too."""
 _MAX_TILES = "max_image_tiles"
+_CAUSAL = frozenset(
+    ("llava", "vipllava", "llava_next", "idefics3", "smolvlm", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
+)
+"""`model_type` of models in which no position depends on a picture behind it, and which are known to go on from a cache."""
 
 
 class NativePipeline(VisionPipeline):
@@ -50,6 +54,7 @@ class NativePipeline(VisionPipeline):
         self.processor = processor
         self.name = name
         self.model_type = config.model_type
+        self.keeps_prefix = config.model_type in _CAUSAL
         tokenizer = processor.tokenizer
         self._added = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
         bos = tokenizer.bos_token_id
@@ -61,6 +66,7 @@ class NativePipeline(VisionPipeline):
         self._processed: OrderedDict[tuple, dict[str, Tensor]] = OrderedDict()
         self._lock = threading.Lock()
         self._max_pixels: int | None = None
+        self._use_tiles: bool | None = None
         own = processor.image_processor
         self._own_tiles = {name: getattr(own, name) for name in (*_TILES, _MAX_TILES) if hasattr(own, name)}
         ids = self._expanded([(64, 48)])[0]
@@ -79,12 +85,15 @@ class NativePipeline(VisionPipeline):
     @property
     def fingerprint(self) -> str:
         """Features are the pictures themselves: no weights are in them."""
-        return f"native:{self.name}:{self._max_pixels}"
+        return f"native:{self.name}:{self._max_pixels}:{self._use_tiles}"
+
+    def looks_at(self, spans: Sequence[ImageSpan], length: int) -> Sequence[tuple[int, int, str]]:
+        return () if self.keeps_prefix else super().looks_at(spans, length)
 
     def limit_pictures(self, max_pixels: int | None = None, use_tiles: bool | None = None) -> None:
         settings = self.processor.image_processor
         with self._lock:
-            self._max_pixels = max_pixels
+            self._max_pixels, self._use_tiles = max_pixels, use_tiles
             for name, own in self._own_tiles.items():
                 wanted = own if use_tiles is None else use_tiles if name in _TILES else own if use_tiles else 1
                 setattr(settings, name, wanted)
@@ -137,18 +146,62 @@ class NativePipeline(VisionPipeline):
         """What the model's own processor gives for all pictures of the rows, ids and mask aside.
 
         Raises:
-            ValueError: the model cannot see, ids stand in a cache already, or a span does not hold what the processor writes.
+            ValueError: the model cannot see, ids stand in a cache and it is not known how it goes on from there, or a span does not
+                hold what the processor writes.
         """
         rows = [row for row, places in enumerate(spans) if places]
+        whole = language_model.get_base_model() if hasattr(language_model, "get_base_model") else language_model
+        if cached and (len(spans) > 1 or (rows and not self.keeps_prefix)):
+            raise ValueError(f"Prompts of {self.name} with pictures are not continued from a cache.")
+        if cached and _takes_pictures(whole):
+            return self._behind(whole, input_ids, spans[0], features[0], cached)
         if not rows:
             return {}
-        whole = language_model.get_base_model() if hasattr(language_model, "get_base_model") else language_model
         if not _takes_pictures(whole):
             raise ValueError(
                 f"{type(whole).__name__} takes no pictures: only the text part of {self.name} is loaded. Load the model again."
             )
-        if cached:
-            raise ValueError("Prompts with pictures of a native model are not continued from a cache.")
+        given = self._checked(input_ids, rows, spans, features)
+        if "cross_attention_mask" in given:
+            if len(rows) < len(spans):
+                raise ValueError(f"{self.name} answers prompts with and without pictures apart, not in one batch.")
+            given["cross_attention_mask"] = _cross_attention_mask(
+                input_ids, self.placeholder_token_id, given["aspect_ratio_mask"]
+            )
+        return _placed(given, whole)
+
+    def _behind(
+        self, whole: Any, input_ids: Tensor, spans: Sequence[ImageSpan], features: Sequence[ImageFeatures], cached: int
+    ) -> dict[str, Tensor]:
+        """What the model takes for the ids behind `cached`: tensors of the pictures there, and positions where it counts them
+        by all pictures of the prompt."""
+        if cut := next((span for span in spans if span.start < cached < span.end), None):
+            raise ValueError(f"{cached} cached ids end within a picture, which stands at {cut.start} to {cut.end}.")
+        new = [index for index, span in enumerate(spans) if span.start >= cached]
+        given = {}
+        if new:
+            given = self._checked(input_ids, [0], [[spans[i] for i in new]], [[features[i] for i in new]])
+        types = given.pop("mm_token_type_ids", None)
+        if hasattr(whole.base_model, "get_rope_index"):
+            grids = None
+            if spans:
+                everything = self._checked(input_ids, [0], [spans], [features])
+                types, grids = everything["mm_token_type_ids"], everything["image_grid_thw"]
+            given["position_ids"] = _rope_positions(whole.base_model, input_ids, types, grids)[..., cached:]
+        return _placed(given, whole)
+
+    def _checked(
+        self,
+        input_ids: Tensor,
+        rows: Sequence[int],
+        spans: Sequence[Sequence[ImageSpan]],
+        features: Sequence[Sequence[ImageFeatures]],
+    ) -> dict[str, Tensor]:
+        """The processor's tensors for the pictures of these rows, types of ids spread over (B, T).
+
+        Raises:
+            ValueError: a span does not hold what the processor writes.
+        """
         given = dict(
             self._of_pictures([[(span, found) for span, found in zip(spans[row], features[row], strict=True)] for row in rows])
         )
@@ -164,12 +217,6 @@ class NativePipeline(VisionPipeline):
                     raise ValueError(
                         f"The ids of a picture of {span.image.size} are not the processor's. Was the prompt cut inside it?"
                     )
-        if "cross_attention_mask" in given:
-            if len(rows) < len(spans):
-                raise ValueError(f"{self.name} answers prompts with and without pictures apart, not in one batch.")
-            given["cross_attention_mask"] = _cross_attention_mask(
-                input_ids, self.placeholder_token_id, given["aspect_ratio_mask"]
-            )
         for name, values in given.items():
             if values.shape == theirs.shape and name.endswith("token_type_ids"):
                 full = torch.zeros(input_ids.shape, dtype=values.dtype)
@@ -177,9 +224,7 @@ class NativePipeline(VisionPipeline):
                     for span, (start, end) in zip(spans[row], found, strict=True):
                         full[row, span.start : span.end] = of_row[start:end]
                 given[name] = full
-        device = embedding_device(language_model)
-        dtype = _dtype(whole)
-        return {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in given.items()}
+        return given
 
     def move(self, device: "torch.device | str", dtype: "torch.dtype | None" = None) -> None:
         """Nothing: the pictures are encoded inside the model, where that is."""
@@ -275,6 +320,27 @@ def _opaque(image: Image.Image) -> Image.Image:
 def _takes_pictures(model: Any) -> bool:
     names = inspect.signature(model.forward).parameters
     return any("pixel" in name or "image" in name for name in names)
+
+
+def _placed(given: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Where the model wants them, and as precise."""
+    device, dtype = embedding_device(model), _dtype(model)
+    return {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in given.items()}
+
+
+def _rope_positions(model: Any, input_ids: Tensor, types: Tensor | None, grids: Tensor | None) -> Tensor:
+    """(3, B, T): positions of time, height and width; the model is told how far text behind the pictures lags."""
+    if grids is None:
+        model.rope_deltas = input_ids.new_zeros(len(input_ids), 1)
+        return torch.arange(input_ids.shape[1], device=input_ids.device).expand(3, len(input_ids), -1)
+    mask = torch.ones_like(input_ids)
+    positions, model.rope_deltas = model.get_rope_index(
+        input_ids,
+        image_grid_thw=grids.to(input_ids.device),
+        attention_mask=mask,
+        mm_token_type_ids=types.to(input_ids.device),
+    )
+    return positions
 
 
 def _dtype(model: Any) -> torch.dtype:

@@ -115,7 +115,7 @@ def test_language_model_without_vision_part_is_refused(qwen):
         pipeline.model_inputs(blind, ids, None, [[ImageSpan(0, ids.shape[1], image)]], [pipeline.encode_images([image.open()])])
 
 
-def test_cut_prompts_and_warm_starts_are_refused(qwen):
+def test_cut_prompts_are_refused(qwen):
     model, processor = load_model(qwen)
     chat = ChatModel(model, processor)
     prompt = chat.prepare(conversation(1), [ImagePart.of(pictures()[0])]).prompt
@@ -124,6 +124,9 @@ def test_cut_prompts_and_warm_starts_are_refused(qwen):
     ids[0, prompt.image_spans[0].start] += 1
     with pytest.raises(ValueError, match="Was the prompt cut inside it"):
         chat.pipeline.model_inputs(model, ids, *given)
+    with pytest.raises(ValueError, match="end within a picture"):
+        chat.pipeline.model_inputs(model, prompt.input_ids, *given, cached=prompt.image_spans[0].start + 1)
+    chat.pipeline.keeps_prefix = False
     with pytest.raises(ValueError, match="not continued from a cache"):
         chat.pipeline.model_inputs(model, prompt.input_ids, *given, cached=2)
 

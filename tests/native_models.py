@@ -19,8 +19,8 @@ QWEN_SIDES = {"size": {"shortest_edge": 784, "longest_edge": 50176}, "min_pixels
 
 IMAGE = "{% for item in m['content'] %}{% if item['type'] == 'image' %}IMAGE{% else %}{{ item['text'] }}{% endif %}{% endfor %}"
 CHAT = (
-    "{% for m in messages %}<|start|>{{ m['role'] }}\n" + IMAGE + "<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|turn|>{{ m['role'] }}\n" + IMAGE + "<|/turn|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
 )
 
 
@@ -31,9 +31,9 @@ PICTURES_FIRST = (
     "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 TEXT_OR_ITEMS = (
-    "{% for m in messages %}<|start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] | trim }}{% else %}"
+    "{% for m in messages %}<|turn|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] | trim }}{% else %}"
     "{% for item in m['content'] %}{% if item['type'] == 'image' %}IMAGE{% else %}{{ item['text'] | trim }}{% endif %}{% endfor %}"
-    "{% endif %}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    "{% endif %}<|/turn|>\n{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
 )
 TEMPLATES = {"llava": PICTURES_FIRST, "llava_next": PICTURES_FIRST, "gemma3": TEXT_OR_ITEMS, "mllama": TEXT_OR_ITEMS}
 """Chat templates as these families write them: all pictures of a message before its text, or texts as they are; the others take items only."""
@@ -95,7 +95,7 @@ FAMILIES: dict[str, dict] = {
         "image": {"image_processor_type": "Qwen2VLImageProcessor", **QWEN_SIDES}, "processor": {"processor_class": "Qwen3VLProcessor"},
     },
     "gemma3": {
-        "config": {"text_config": {"model_type": "gemma3_text", **TEXT, "sliding_window": 64, "query_pre_attn_scalar": 8}, "vision_config": {**SIGLIP, "image_size": 56}, "mm_tokens_per_image": 4,},
+        "config": {"text_config": {"model_type": "gemma3_text", **TEXT, "sliding_window": 64, "query_pre_attn_scalar": 8, "tie_word_embeddings": False}, "tie_word_embeddings": False, "vision_config": {**SIGLIP, "image_size": 56}, "mm_tokens_per_image": 4,},
         "mark": "<start_of_image>", "image": {"image_processor_type": "Gemma3ImageProcessor", "size": {"height": 56, "width": 56}, "do_pan_and_scan": None},
         "processor": {"processor_class": "Gemma3Processor", "image_seq_length": 4},
         "tokens": {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"},
@@ -149,7 +149,7 @@ NEEDS_TORCHVISION = {"mistral3"}
 """Families whose processor cannot be imported without it."""
 
 SPECIAL = [
-    "<|pad|>", "<|bos|>", "<|eos|>", "<|start|>", "<|end|>", "<image>", "<video>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+    "<|pad|>", "<|bos|>", "<|eos|>", "<|turn|>", "<|/turn|>", "<image>", "<video>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<fake_token_around_image>", "<global-img>",
     "<end_of_utterance>", "<img>", "</img>", "<IMG_CONTEXT>", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<|START_OF_IMG|>", "<|END_OF_IMG|>",
     "<|IMG_PATCH|>", "TILE_GLOBAL", "<|image|>", "<|python_tag|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>",
