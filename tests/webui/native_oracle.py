@@ -1,6 +1,7 @@
 """What a model of transformers says when its own processor and `generate` are asked, without the web UI."""
 
 import contextlib
+import re
 import string
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class NativeOracle:
     """
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.mark = folder, native_models.FAMILIES[folder.name]["mark"]
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
         self.processor = load_processor(folder)
         allowed = set(self.processor.tokenizer.convert_tokens_to_ids(LETTERS))
@@ -40,9 +41,13 @@ class NativeOracle:
         return self._inputs(turns)["input_ids"].shape[1]
 
     def costs(self, pictures: list[Path]) -> list[int]:
-        """How many ids stand for each picture."""
-        without = self.length(("", []))
-        return [self.length(("", [picture])) - without for picture in pictures]
+        """How many ids stand for each picture, plain text around them aside."""
+        costs = []
+        for picture in pictures:
+            alone = self.processor(images=[[Image.open(picture).convert("RGB")]], text=[self.mark], add_special_tokens=False)
+            is_text = [token < 256 for token in alone["input_ids"][0]]  # the tokens of bytes
+            costs.append(len(is_text) - is_text.index(False) - is_text[::-1].index(False))
+        return costs
 
     def _inputs(self, turns, begun: str = "") -> dict:
         messages, images = [], []
@@ -56,13 +61,18 @@ class NativeOracle:
         given = {"images": [images]} if images else {}
         return take(**given, text=[text], return_tensors="pt", add_special_tokens=False)
 
-    def of_ids(self, ids: list[int], pictures: list[Path]) -> str:
-        """The answer to a prompt of ids whose pictures are these."""
-        text = self.processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}] * len(pictures)}])
+    def of_prompt(self, seen: dict, pictures: list[Path]) -> str:
+        """The answer to a prompt that reached the model, were its pictures these.
+
+        Args:
+            seen: one of `driver.Server.prompts`.
+        """
+        text = re.sub("<__vcla:[^>]*>", self.mark, seen["prompt"])
+        tokenizer = self.processor.tokenizer
+        if seen["ids"][0] == tokenizer.bos_token_id and not text.startswith(tokenizer.bos_token):
+            text = tokenizer.bos_token + text  # the web UI's, in modes without a template
         images = [Image.open(picture).convert("RGB") for picture in pictures]
-        given = self.processor(images=[images], text=[text], return_tensors="pt")
-        ids = torch.tensor([ids])
-        return self._generate({**given, "input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        return self._generate(self.processor(images=[images], text=[text], return_tensors="pt", add_special_tokens=False))
 
     @torch.no_grad()
     def _generate(self, given: dict) -> str:
