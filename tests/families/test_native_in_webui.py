@@ -126,7 +126,7 @@ def test_another_picture_is_another_answer(webui, load, folder, files):
         return out.logits[0]
 
     one, other = scores(files[0]), scores(files[3])
-    assert torch.equal(one, scores(files[0])) and not torch.allclose(one, other, atol=1e-5)
+    assert torch.allclose(one, scores(files[0]), atol=1e-4) and not torch.allclose(one, other, atol=1e-3)
 
 
 def test_prompts_are_cut_between_pictures(webui, load, smolvlm, files):
