@@ -354,7 +354,10 @@ class ChatModel:
         config.repetition_penalty, config.no_repeat_ngram_size = None, None
         config.stop_strings = [*self.pipeline.stop_strings, *(config.stop_strings or [])] or None
         own = self.model.generation_config
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if config.eos_token_id is None:  # the model's may be several: the end of a turn, and of a text
+            ends = _as_list(getattr(own, "eos_token_id", None)) + _as_list(tokenizer.eos_token_id)
+            config.eos_token_id = list(dict.fromkeys(ends)) or None
+        for name in ("bos_token_id", "pad_token_id"):
             if getattr(config, name) is None:
                 known = getattr(tokenizer, name)
                 setattr(config, name, getattr(own, name, None) if known is None else known)
@@ -375,6 +378,10 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
     return next(
         (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _num_images(message: Message) -> int:

@@ -9,8 +9,12 @@ from contract import CASES
 from native_models import write
 from peft import PeftModel
 from PIL import Image
+from transformers import GenerationConfig
 
 from pipelines import load_model
+from pipelines.base import ImagePart
+from pipelines.generation import ChatModel
+from pipelines.images import load_image
 from pipelines.registry import parts_of
 from training.__main__ import main
 from training.train import Run
@@ -101,6 +105,32 @@ def test_adapter_opens_with_the_loader_with_peft_and_merged(case, folder, rows, 
     assert main(list(map(str, merge))) == 0
     merged, _ = load_model(tmp_path / "merged", dtype=torch.float32)
     torch.testing.assert_close(logits(merged, run), expected, rtol=1e-4, atol=1e-4)
+
+
+def overfitted(model: Path, rows: str, out: Path, connector: str, steps: int, *flags: str) -> Run:
+    given = ["--train_parts", f"{connector}=5e-3", "--lora_target_modules", "language=all-linear", "--result", "adapter"]
+    given += ["--max_steps", str(steps), "--learning_rate", "1e-2", "--lr_scheduler_type", "constant_with_warmup"]
+    return trained(model, rows, out, *given, "--warmup_steps", "5", "--logging_steps", "10", *flags)
+
+
+def assert_answers(run: Run) -> None:
+    chat = ChatModel(run.model, run.processor)
+    config = GenerationConfig(do_sample=False, max_new_tokens=16)
+    for row in (run.rows[index] for index in range(len(run.rows))):
+        *question, answer = row["messages"]
+        images = [ImagePart.of(load_image(image)) for image in row["images"]]
+        assert chat.answer(question, images, config).strip() == answer["content"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*FAMILIES, "smolvlm"], ids=lambda case: getattr(case, "name", case))
+def test_lora_learns_two_pictures_by_heart_and_answers_them(case, folder, rows, tmp_path):
+    connector = "llama_proj" if getattr(case, "name", "") == "minigpt4" else "connector"
+    run = overfitted(folder(case), rows, tmp_path / "run", connector, 50)
+    if isinstance(case, str):  # its template ends a turn with a token that is not the tokenizer's EOS, as Gemma's does
+        ends = ["<|eos|>", "<|end|>"]
+        run.model.generation_config.eos_token_id = run.processor.tokenizer.convert_tokens_to_ids(ends)
+    assert_answers(run)
 
 
 def test_bare_parameter_is_refused_in_an_adapter(folder, rows, tmp_path, capsys):
