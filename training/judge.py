@@ -6,11 +6,13 @@ Only `POST {url}/chat/completions` and `GET {url}/models` are used, of any serve
 import json
 import os
 import random
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +22,9 @@ WAIT_S = 1.0
 
 TIMEOUT_S = 600
 MAX_REPLY_BYTES = 16 * 2**20
+BYTES_PER_TOKEN = 4
+"""About; what a prompt costs is estimated by it."""
+
 WORTH_TRYING_AGAIN = (408, 409, 429, 500, 502, 503, 504, 529)
 
 
@@ -58,13 +63,21 @@ class Client:
         """With the key that stands in an environment variable, where there is one."""
         return cls(url, model, os.environ.get(api_key_env, ""))
 
-    def ask(self, messages: list[Mapping[str, Any]], max_tokens: int, temperature: float = 0.0, **extra: Any) -> str:
+    def ask(
+        self,
+        messages: list[Mapping[str, Any]],
+        max_tokens: int,
+        temperature: float = 0.0,
+        refuses_cut: bool = False,
+        **extra: Any,
+    ) -> str:
         """The reply to a conversation.
 
         Args:
             messages: as the API takes them.
             max_tokens: longest reply.
             temperature: 0 takes the likeliest token, as far as the server does.
+            refuses_cut: a reply that `max_tokens` cut off is an error.
             extra: further fields of the request, such as `seed`.
 
         Raises:
@@ -78,6 +91,8 @@ class Client:
             text = None
         if not isinstance(text, str):
             raise ServerError(f"{self.url} answered without a text: {json.dumps(reply)[:200]}")
+        if refuses_cut and reply["choices"][0].get("finish_reason") == "length":
+            raise ServerError(f"{self.url} was cut off: its reply is longer than {max_tokens} tokens.")
         usage = reply.get("usage") or {}
         with self._lock:
             self.num_prompt_tokens += usage.get("prompt_tokens") or 0
@@ -165,3 +180,67 @@ def _reason(error: urllib.error.HTTPError) -> str:
     except (ValueError, OSError):
         text = text if "text" in locals() else ""
     return " ".join(str(text).split())[:300] or str(error.reason)
+
+
+class AnswerBook:
+    """Replies by a key of the model, the question and the settings: JSON lines, one added as soon as it is there.
+
+    Half a line that a killed run left is dropped.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._answers: dict[str, str] = {}
+        self._lock = threading.Lock()
+        if path.exists():
+            lines = path.read_bytes().split(b"\n")
+            if lines.pop():  # no line break behind it
+                partial = path.with_name(f".{path.name}.partial")
+                partial.write_bytes(b"".join(line + b"\n" for line in lines))
+                os.replace(partial, path)
+            for number, line in enumerate(lines, start=1):
+                try:
+                    entry = json.loads(line)
+                    self._answers[entry["key"]] = entry["answer"]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ValueError(
+                        f"{str(path)!r}, line {number} is no kept answer. Remove the file, or that line."
+                    ) from error
+
+    def get(self, key: str) -> str | None:
+        return self._answers.get(key)
+
+    def put(self, answers: Mapping[str, str]) -> None:
+        with self._lock, self.path.open("a", encoding="utf-8") as file:
+            for key, answer in answers.items():
+                if self._answers.get(key) != answer:
+                    self._answers[key] = answer
+                    file.write(json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n")
+
+
+def agreed(
+    client: Client, prompts: Iterable[str], max_reply_tokens: int, price: tuple[float, float] | None, is_agreed: bool
+) -> bool:
+    """State what requests will cost, and ask whether to go on.
+
+    Args:
+        client: who will be asked.
+        prompts: all of them.
+        max_reply_tokens: of all replies together.
+        price: of a million tokens of prompts, and of replies.
+        is_agreed: the user has agreed beforehand.
+
+    Raises:
+        ValueError: nobody can be asked.
+    """
+    prompts = list(prompts)
+    tokens = sum(len(prompt.encode()) for prompt in prompts) // BYTES_PER_TOKEN
+    cost = f"{len(prompts)} requests to {client.model} at {client.url}: about {tokens:,} tokens, replies of at most {max_reply_tokens:,}"
+    if price:
+        cost += f", at most {(tokens * price[0] + max_reply_tokens * price[1]) / 1e6:.2f} at the prices given"
+    print(cost + ".", file=sys.stderr)
+    if is_agreed:
+        return True
+    if not sys.stdin.isatty():
+        raise ValueError("Nobody can be asked whether to go on. Say so beforehand: --yes")
+    return input("Go on? [y/N] ").strip().lower() in ("y", "yes")

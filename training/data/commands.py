@@ -6,6 +6,7 @@ import sys
 
 COMMANDS = {
     "convert": "published formats, and your own table and folder of pictures, to rows",
+    "generate": "instructions about pictures, true and misleading, written by a language model from dense captions",
     "validate": "read every row and open every picture; name what is wrong",
     "preview": "show rows as the model is taught them, in the terminal or as a page",
     "stats": "count tokens, turns, pictures and padding",

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pipelines.command_line import Parser, add_model_flags, load_chat, one_line
 
+from ..judge import AnswerBook
 from . import report
 from .models import Answerer, LocalModel, Recorded, fingerprint_of
 from .results import Result, result
-from .run import AnswerBook, ask_all
+from .run import ask_all
 from .tasks import TASKS, ImageFolder, Task
 
 PROG = "python -m training evaluate"

@@ -21,15 +21,11 @@ from typing import Any
 
 from pipelines.command_line import Parser
 
-from ..judge import Client, ServerError
+from ..judge import AnswerBook, Client, ServerError, agreed
 from . import report
 from .figures import bootstrap, mean
 from .results import Answer, Result, by_label
-from .run import AnswerBook
 from .tasks.base import Question, Verdict
-
-BYTES_PER_TOKEN = 4
-"""About; what a prompt costs is estimated by it."""
 
 MAX_REPLY_TOKENS = 512
 
@@ -158,7 +154,7 @@ def main(argv: list[str]) -> int:
     book = AnswerBook(args.output_dir / "judgements.jsonl")
     asked = _prompts(judge, results, client.model, args.repeats)
     left = {key: prompt for key, (prompt, _, _) in asked.items() if book.get(key) is None}
-    if left and not _agreed(left, args, client):
+    if left and not agreed(client, left.values(), len(left) * MAX_REPLY_TOKENS, args.price, args.yes):
         return 0
     num_failed = _ask(client, judge, left, asked, book, len(results))
     judged = _judged(judge, results, asked, book, client.model, args.repeats)
@@ -229,21 +225,6 @@ def _prompts(judge: Judge, results: Sequence[Result], model: str, repeats: int) 
             key = hashlib.sha256(json.dumps([judge.name, model, prompt, repeat]).encode()).hexdigest()
             prompts[key] = (prompt, question.id, repeat)
     return prompts
-
-
-def _agreed(left: Mapping[str, str], args: argparse.Namespace, client: Client) -> bool:
-    """State what it will cost, and ask."""
-    tokens = sum(len(prompt.encode()) for prompt in left.values()) // BYTES_PER_TOKEN
-    replies = len(left) * MAX_REPLY_TOKENS
-    cost = f"{len(left)} requests to {client.model} at {client.url}: about {tokens:,} tokens, replies of at most {replies:,}"
-    if args.price:
-        cost += f", at most {(tokens * args.price[0] + replies * args.price[1]) / 1e6:.2f} at the prices given"
-    print(cost + ".", file=sys.stderr)
-    if args.yes:
-        return True
-    if not sys.stdin.isatty():
-        raise ValueError("Nobody can be asked whether to go on. Say so beforehand: --yes")
-    return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _ask(

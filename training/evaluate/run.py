@@ -2,54 +2,17 @@
 
 import hashlib
 import json
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..judge import AnswerBook
 from .models import Answerer, Recorded, key_of
 from .tasks.base import Question, Task
 from .tasks.choice import with_letters
 from .tasks.owleval import language_of
 
 MAX_NAMED = 3
-
-
-class AnswerBook:
-    """Answers by a key of the model, the question and the settings: JSON lines, one added as soon as it is there.
-
-    Half a line that a killed run left is dropped.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._answers: dict[str, str] = {}
-        self._lock = threading.Lock()
-        if path.exists():
-            lines = path.read_bytes().split(b"\n")
-            if lines.pop():  # no line break behind it
-                partial = path.with_name(f".{path.name}.partial")
-                partial.write_bytes(b"".join(line + b"\n" for line in lines))
-                os.replace(partial, path)
-            for number, line in enumerate(lines, start=1):
-                try:
-                    entry = json.loads(line)
-                    self._answers[entry["key"]] = entry["answer"]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise ValueError(
-                        f"{str(path)!r}, line {number} is no kept answer. Remove the file, or that line."
-                    ) from error
-
-    def get(self, key: str) -> str | None:
-        return self._answers.get(key)
-
-    def put(self, answers: Mapping[str, str]) -> None:
-        with self._lock, self.path.open("a", encoding="utf-8") as file:
-            for key, answer in answers.items():
-                if self._answers.get(key) != answer:
-                    self._answers[key] = answer
-                    file.write(json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n")
 
 
 def check_images(questions: Sequence[Question]) -> None:
