@@ -44,11 +44,13 @@ def main(argv: list[str] | None = None) -> int:
 def _serve(args, name: str, own: Path) -> int:
     # gradio keeps what is uploaded in its own folder: here, so that no picture outlives the page.
     os.environ |= {"GRADIO_TEMP_DIR": str(own), "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+    from .card import read_card
     from .session import SharedModel
     from .ui import ChatPage
 
     shared = SharedModel(lambda: load_chat(args), name)
-    page = ChatPage(shared, lambda: generation_config(args, shared.get()), own, not args.no_stream)
+    card = read_card(Path(args.model or args.lora_model or DEFAULT_MODEL))
+    page = ChatPage(shared, lambda: generation_config(args, shared.get()), own, not args.no_stream, card)
     try:
         address = page.launch(args.host, args.port, args.share, not args.no_browser and _has_display())
     except OSError as error:

@@ -96,14 +96,32 @@ class Turn:
 
 @dataclass
 class Session:
-    """What one tab holds. It is changed in place, also while its answer is being written."""
+    """What one tab holds. It is changed in place, also while its answer is being written.
+
+    Attributes:
+        turns: the chat.
+        language: of the page.
+        is_answering, wants_stop: an answer is being written; it shall end.
+        cleared: the chat that was cleared, until a new one begins.
+    """
 
     turns: list[Turn] = field(default_factory=list)
     language: str = "en"
     is_answering: bool = False
     wants_stop: bool = False
+    cleared: list[Turn] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """An empty chat; the old one is kept until a new one begins."""
+        self.turns, self.cleared = [], self.turns or self.cleared
+
+    def undo_clear(self) -> None:
+        """The chat that was cleared last, unless a new one has begun."""
+        if not self.turns:
+            self.turns, self.cleared = self.cleared, []
 
     def ask(self, question: str, pictures: list[Picture]) -> None:
+        self.cleared = []
         self.turns.append(Turn(question, pictures))
 
     def ask_again(self, index: int, question: str | None = None) -> None:

@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 
 from pipelines.images import MAX_BYTES, ImageError, to_data_uri
 
+from .card import Card
 from .cli import one_line
 from .guard import Guard
 from .session import Picture, Session, SharedModel, Turn, answer
@@ -46,7 +47,8 @@ LATEX = [
 ]
 MAX_CHARACTERS = 100_000  # of a question
 CSS = Path(__file__).with_name("page.css")
-FIGURE = '<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+SCRIPT = Path(__file__).with_name("page.js")
+FIGURE = '<figure><img src="{source}" alt="{caption}" tabindex="0"><figcaption>{caption}</figcaption></figure>'
 THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"])
 AT_ONCE = {"concurrency_limit": None, "show_progress": "hidden"}  # but through the queue, or gradio would swallow the warnings
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
@@ -62,12 +64,19 @@ class ChatPage:
         defaults: how it answers unless told otherwise; called when the model is there.
         folder: where previews and saved chats go.
         is_streaming: show answers while they are written.
+        card: what the model says of itself.
     """
 
     def __init__(
-        self, shared: SharedModel, defaults: "Callable[[], GenerationConfig]", folder: Path, is_streaming: bool = True
+        self,
+        shared: SharedModel,
+        defaults: "Callable[[], GenerationConfig]",
+        folder: Path,
+        is_streaming: bool = True,
+        card: Card | None = None,
     ):
         self.shared, self.defaults, self.is_streaming = shared, defaults, is_streaming
+        self.card = card or Card()
         self.previews, self.chats = folder / "pictures", folder / "chats"
         self.previews.mkdir(parents=True, exist_ok=True)
         self.worded: list[tuple[Any, dict[str, str]]] = []
@@ -82,12 +91,13 @@ class ChatPage:
                 gr.Markdown(f"### {TITLE}", elem_id="title")
                 choices = [(name, language) for language, name in LANGUAGES.items()]
                 language = gr.Radio(choices, value="en", show_label=False, container=False, elem_id="language")
+            knows = gr.HTML(self._knows("en"), elem_id="knows", visible=bool(self.card.knows.get("en")))
             with gr.Row(equal_height=False, scale=1):
                 with gr.Column(scale=5, min_width=320):
                     chat = self._put(
                         gr.Chatbot(
                             show_label=False,
-                            height="calc(100vh - 17.5rem)",
+                            height=f"calc(100vh - {21 if any(self.card.knows.values()) else 17.5}rem)",
                             min_height=320,
                             editable="user",
                             latex_delimiters=LATEX,
@@ -132,27 +142,32 @@ class ChatPage:
                     with gr.Row():
                         save = self._put(gr.Button(size="sm", min_width=80, elem_id="save"), value="save")
                         clear = self._put(gr.Button(size="sm", min_width=80, elem_id="clear"), value="clear")
+                        undo = self._put(gr.Button(size="sm", min_width=80, elem_id="undo", visible=False), value="undo")
                     saved = gr.DownloadButton(elem_id="download")
 
             worded = [component for component, _ in self.worded]
-            blocks.load(self.start, session, [session, language, context, *worded]).then(
+            blocks.load(self.start, session, [session, language, context, knows, *worded]).then(
                 self.wait_for_model, session, [context, is_looking, *settings], concurrency_limit=None
             )
-            language.input(self.relabel, [language, session], [chat, context, *worded], queue=False).then(
+            language.input(self.relabel, [language, session], [chat, context, knows, *worded], queue=False).then(
                 self.look, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE
             )
             asked = [
                 box.submit(self.ask, [box, session], [chat, box], **AT_ONCE),
                 chat.example_select(self.ask_example, session, [chat, box], **AT_ONCE),
+                chat.option_select(self.ask_suggestion, session, [chat, box], **AT_ONCE),
                 chat.retry(self.ask_again, session, [chat, box], **AT_ONCE),
                 chat.edit(self.ask_edited, session, [chat, box], **AT_ONCE),
             ]
             for event in asked:
-                event.then(self.write, [session, *settings], [chat, context, box], show_progress_on=chat, **MODEL_QUEUE).then(
-                    self.settle, session, box, **AT_ONCE
-                ).then(self.look, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE)
+                event.then(
+                    self.write, [session, *settings], [chat, context, box, undo], show_progress_on=chat, **MODEL_QUEUE
+                ).then(self.settle, session, box, **AT_ONCE).then(
+                    self.look, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE
+                )
             box.stop(self.stop, session, queue=False)
-            gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note], queue=False)
+            gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note, undo], queue=False)
+            undo.click(self.undo, session, [chat, context, undo], queue=False)
             chat.select(self.look_at, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE)
             is_looking.input(self.look, [session, is_looking], [looks, note], **MODEL_QUEUE)
             camera.input(self.attach, [camera, box], [camera, box], queue=False)
@@ -188,6 +203,7 @@ class ChatPage:
             footer_links=[],
             theme=THEME,
             css_paths=CSS,
+            js=SCRIPT.read_text(encoding="utf-8"),
             app_kwargs={"middleware": [Middleware(Guard, hosts=lambda: [host, urlsplit(self.blocks.share_url or "").netloc])]},
         )
         return share_url or local_url
@@ -197,7 +213,7 @@ class ChatPage:
     def start(self, session: Session, request: gr.Request):
         session.language = browser_language(request.headers.get("accept-language", ""))
         loading = TEXTS[session.language]["loading"].format(model=html.escape(self.shared.name))
-        return [session, session.language, loading, *self._words(session.language)]
+        return [session, session.language, loading, self._knows(session.language), *self._words(session.language)]
 
     def wait_for_model(self, session: Session):
         """Says that the model is there, with its settings, or why it is not."""
@@ -213,7 +229,7 @@ class ChatPage:
 
     def relabel(self, language: str, session: Session):
         session.language = language
-        return [self._messages(session), self._context(session), *self._words(language)]
+        return [self._messages(session), self._context(session), self._knows(language), *self._words(language)]
 
     def _words(self, language: str) -> list[dict[str, Any]]:
         texts = TEXTS[language]
@@ -255,6 +271,13 @@ class ChatPage:
             return gr.skip(), gr.skip()
         picture = self._open(EXAMPLE_FOLDER / EXAMPLES[event.index])
         session.ask(TEXTS[session.language]["default question"], [picture])
+        return self._begin(session)
+
+    def ask_suggestion(self, session: Session, event: gr.SelectData):
+        """As `ask`, with one of the questions under the last answer."""
+        if not self._may_ask(session):
+            return gr.skip(), gr.skip()
+        session.ask(str(event.value)[:MAX_CHARACTERS], [])
         return self._begin(session)
 
     def ask_again(self, session: Session, event: gr.RetryData):
@@ -309,10 +332,10 @@ class ChatPage:
             try:
                 for _ in self._answer(session, turn, settings):
                     if self.is_streaming:
-                        yield self._messages(session), self._context(session), gr.skip()
+                        yield self._messages(session), self._context(session), gr.skip(), _hidden()
             finally:  # also when the tab is closed
                 session.is_answering, turn.is_done = False, True
-        yield self._messages(session), self._context(session), gr.update(**IDLE)
+        yield self._messages(session), self._context(session), gr.update(**IDLE), _hidden()
 
     def settle(self, session: Session):
         """Free the box where the request that should have written the answer was itself refused."""
@@ -348,9 +371,14 @@ class ChatPage:
         session.wants_stop = True
 
     def clear(self, session: Session):
-        session.turns.clear()
+        session.clear()
         session.wants_stop = True
-        return [], self._context(session), _hidden(), _hidden()
+        return [], self._context(session), _hidden(), _hidden(), gr.update(visible=bool(session.cleared))
+
+    def undo(self, session: Session):
+        """The chat that was cleared, unless a new one has begun."""
+        session.undo_clear()
+        return self._messages(session), self._context(session), _hidden()
 
     # --- what it looks at
 
@@ -423,7 +451,17 @@ class ChatPage:
             said = [turn.answer, f"⚠️ {turn.error}" if turn.error else ""]
             if any(said) or turn.is_done:
                 messages.append({"role": "assistant", "content": "\n\n".join(filter(None, said)) or "…"})
+        if numbers and session.turns[-1].is_done:
+            messages[-1]["options"] = [{"value": question} for question in self._suggestions(session)]
         return messages
+
+    def _suggestions(self, session: Session) -> list[str]:
+        """Questions of the card that were not asked yet."""
+        asked = {turn.question for turn in session.turns}
+        return [question for question in self.card.questions.get(session.language, ()) if question not in asked]
+
+    def _knows(self, language: str) -> str:
+        return html.escape(self.card.knows.get(language, ""))
 
     def _turn_index(self, session: Session, index: int | tuple[int, int]) -> int:
         """Which turn a message of `_messages` belongs to."""

@@ -14,6 +14,7 @@ from chat_page_driver import EXAMPLES, GOLDEN, PATIENCE_MS, TINY_MODEL, Tab, cam
 from PIL import Image
 from transformers import GenerationConfig
 
+from demo.card import Card
 from pipelines import load_model
 from pipelines.generation import ChatModel
 
@@ -174,10 +175,11 @@ GIVE = """([selector, kind, base64]) => {
 }"""
 
 
+@pytest.mark.parametrize("place", ["#box textarea", "#chat", "#title"])
 @pytest.mark.parametrize("way", ["paste", "drop"])
-def test_picture_is_pasted_or_dropped(tab, script, way):
+def test_picture_is_pasted_or_dropped(tab, script, way, place):
     tab.box.click()
-    tab.page.evaluate(GIVE, ["#box textarea", way, base64.b64encode(ONE.read_bytes()).decode("ascii")])
+    tab.page.evaluate(GIVE, [place, way, base64.b64encode(ONE.read_bytes()).decode("ascii")])
     tab.wait_until(lambda: tab.attached() == 1)
     script.say("Yes.")
     tab.ask("This?")
@@ -272,6 +274,47 @@ def test_clear_empties_the_chat(tab, script):
     script.say("Second.")
     assert tab.ask("Anything?") == "Second."
     assert tab.questions() == ["Anything?"]
+
+
+def test_clear_can_be_undone_until_a_new_chat_begins(tab, script):
+    script.say("First.")
+    tab.ask("What is it?", ONE)
+    tab.page.locator("#clear").click()
+    tab.wait_until(lambda: tab.answers().count() == 0)
+    tab.page.locator("#undo").click()
+    tab.wait_until(lambda: tab.answers().count() == 1)
+    assert tab.last_answer() == "First." and tab.page.locator("#chat figure").count() == 1
+    script.say("Second.")
+    assert tab.ask("Sure?") == "Second."
+    tab.page.locator("#clear").click()
+    tab.page.locator("#undo").wait_for()
+    script.say("Third.")
+    tab.ask("Anew?")
+    tab.page.locator("#undo").wait_for(state="hidden")
+
+
+def test_picture_is_shown_large_on_a_click(tab, script):
+    script.say("Yes.")
+    tab.ask("This?", ONE)
+    tab.page.locator("#chat figure img").click()
+    large = tab.page.locator("#large img")
+    large.wait_for()
+    assert large.bounding_box()["width"] > 2 * tab.page.locator("#chat figure img").bounding_box()["width"]
+    tab.page.keyboard.press("Escape")
+    large.wait_for(state="hidden")
+
+
+def test_page_says_what_the_model_knows_and_suggests_what_to_ask(tab, chat_page, script, monkeypatch):
+    card = Card({"en": "Knows <shapes>.", "zh": "只认识图形。"}, {"en": ["How many?", "Where?"], "zh": ["多少？"]})
+    monkeypatch.setattr(chat_page, "card", card)
+    script.say("First.")
+    tab.ask("What is it?", ONE)
+    script.say("Second.")
+    tab.page.locator("#chat").get_by_role("button", name="How many?").click()
+    tab.wait_until(lambda: script.asked[-1:] == [("How many?", 0)])
+    tab.wait()
+    tab.page.locator("#chat").get_by_role("button", name="Where?").wait_for()
+    assert tab.page.locator("#chat").get_by_role("button", name="How many?").count() == 0
 
 
 def test_two_browsers_share_no_picture_and_wait_for_each_other(tab, stranger, script):

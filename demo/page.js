@@ -1,0 +1,40 @@
+() => {
+  // Pictures dropped or pasted anywhere on the page join the message; a picture is shown large on a click.
+  const box = () => document.querySelector("#box");
+  const give = (files) => {
+    const data = new DataTransfer();
+    [...files].filter((file) => file.type.startsWith("image/") || !file.type).forEach((file) => data.items.add(file));
+    const area = box()?.querySelector("textarea");
+    if (!area || !data.files.length) return;
+    area.focus();
+    area.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+  };
+  const isBox = (event) => event.target instanceof Element && event.target.closest("#box, #camera");
+  document.addEventListener("dragover", (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (!event.dataTransfer?.files.length || isBox(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    give(event.dataTransfer.files);
+  }, true);
+  document.addEventListener("paste", (event) => {
+    if (!event.clipboardData?.files.length || isBox(event)) return;
+    event.preventDefault();
+    give(event.clipboardData.files);
+  }, true);
+
+  const large = document.createElement("dialog");
+  large.id = "large";
+  large.append(document.createElement("img"));
+  large.addEventListener("click", () => large.close());
+  document.body.append(large);
+  const open = (image) => {
+    Object.assign(large.firstChild, { src: image.src, alt: image.alt });
+    large.showModal();
+  };
+  const shown = (target) => target instanceof Element && target.closest(".pictures img");
+  document.addEventListener("click", (event) => shown(event.target) && open(event.target), true);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && shown(event.target)) open(event.target);
+  });
+}
