@@ -102,5 +102,6 @@ def load_chat(args: argparse.Namespace, default: Path | None = None):
 
 
 def one_line(error: BaseException) -> str:
-    """An error for the user's eyes."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error for the user's eyes; what a file says of itself in it cannot steer the terminal."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    return " ".join(text.split()) or type(error).__name__

@@ -21,7 +21,7 @@ from typing import Any
 from .checkpoints.meta_llama import is_meta_llama
 from .json_files import read_json
 from .own_python import hand_over
-from .registry import FAMILIES, available_pipelines, find_family
+from .registry import FAMILIES, available_pipelines, check_layers, find_family
 
 GIB = 2**30
 PACKAGES = ("torch", "transformers", "safetensors", "pillow", "sentencepiece", "accelerate", "peft", "bitsandbytes")
@@ -102,6 +102,8 @@ def examine(folder: str | os.PathLike, device: str | None = None) -> Report:
     report, path = Report(os.fspath(folder)), Path(folder)
     try:
         report.family = find_family(path)
+        check_layers(path)
+        read_json(path / "adapter_config.json")
     except ValueError as error:
         report.missing.append(str(error))
     is_adapter = (path / "adapter_config.json").is_file()
@@ -109,7 +111,10 @@ def examine(folder: str | os.PathLike, device: str | None = None) -> Report:
     if not report.parts and report.family is None:
         report.missing.append("there are no weights and no configuration of a known family: this is no model folder.")
     else:
-        _find_missing(report, path, is_adapter)
+        try:
+            _find_missing(report, path, is_adapter)
+        except (ValueError, OSError) as error:
+            report.missing.append(str(error))
     if has_torch() and report.parts:
         _look_closer(report, path, is_adapter, device)
     report.next = _next(report, path, is_adapter)
@@ -159,7 +164,7 @@ def _find_missing(report: Report, path: Path, is_adapter: bool) -> None:
     if report.family is not None and not (eyes / "preprocessor_config.json").is_file():
         report.missing.append(f"'preprocessor_config.json' in {str(eyes)!r}. Copy it from the vision encoder.")
     if (path / "vision" / "config.json").is_file() and (path / "config.json").is_file():
-        with contextlib.suppress(ValueError, KeyError, AttributeError):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             wanted = read_json(path / "vision" / "config.json")["text_config"]["hidden_size"]
             width = read_json(path / "config.json")["hidden_size"]
             if wanted != width:
@@ -184,13 +189,13 @@ def _look_closer(report: Report, path: Path, is_adapter: bool, device: str | Non
         if report.family is not None:
             family = importlib.import_module(f".{report.family}", __package__)
             report.layout = family.detect_layout(path) if hasattr(family, "detect_layout") else None
+        if not is_adapter:
+            for bits in (32, 16, 8, 4):
+                need = memory.memory_need([path], bits, report.device)
+                report.memory[bits] = {"needed_gib": need.needed_bytes / GIB, "fits": need.fits}
     except (ValueError, OSError, ImportError) as error:
-        report.missing.append(str(error))
-        return
-    if not is_adapter:
-        for bits in (32, 16, 8, 4):
-            need = memory.memory_need([path], bits, report.device)
-            report.memory[bits] = {"needed_gib": need.needed_bytes / GIB, "fits": need.fits}
+        if str(error) not in report.missing:
+            report.missing.append(str(error))
 
 
 def _next(report: Report, path: Path, is_adapter: bool) -> list[str]:
@@ -200,7 +205,10 @@ def _next(report: Report, path: Path, is_adapter: bool) -> list[str]:
             f"python -m training convert {name} llama --layout webui  # LLaMA as Meta published it; nothing opens it as it is"
         ]
     if is_adapter:
-        base = read_json(path / "adapter_config.json").get("base_model_name_or_path") or "LANGUAGE_MODEL"
+        named = None
+        with contextlib.suppress(ValueError):  # told already, where it is what is missing
+            named = read_json(path / "adapter_config.json").get("base_model_name_or_path")
+        base = named if isinstance(named, str) and named else "LANGUAGE_MODEL"
         bases = f"--text_model {shlex.quote(base)}" + (" --vision_model VISION_MODEL" if report.family else "")
         merged = shlex.quote(f"{path.resolve().name}-merged")
         return [f"python -m training merge {bases} --lora_model {name} --output_dir {merged}"]

@@ -119,7 +119,7 @@ class ChatModel:
                 add_generation_prompt=True,
                 tokenize=False,
             )
-        except (TemplateError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except (TemplateError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise ValueError(
                 f"The model's chat template fails: {' '.join(str(error).split())[:200]}. Copy it again."
             ) from error

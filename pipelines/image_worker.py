@@ -58,7 +58,7 @@ def ask(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
 
 def serve(handler: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]) -> None:
     """The worker's side: answer the one request of this process, within the limits."""
-    _limit()
+    limit(WORKER_BYTES, WORKER_SECONDS)
     try:
         answer, body = handler(json.loads(sys.argv[2]), sys.stdin.buffer.read())
     except MemoryError:
@@ -69,12 +69,13 @@ def serve(handler: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes
     sys.stdout.buffer.write(body)
 
 
-def _limit() -> None:
+def limit(num_bytes: int, seconds: int) -> None:
+    """Hold this process to so much address space and processor time, where the system can."""
     try:
         import resource
     except ImportError:  # Windows
         return
-    for kind, most in ((resource.RLIMIT_AS, WORKER_BYTES), (resource.RLIMIT_CPU, WORKER_SECONDS), (resource.RLIMIT_CORE, 0)):
+    for kind, most in ((resource.RLIMIT_AS, num_bytes), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from .checkpoints.torch_pickles import check_cost
+
 
 class Inert(dict):
     """Stands for an object of an unknown class: a dictionary of the items, `arguments` and `state` it was to be made from."""
@@ -65,14 +67,13 @@ def load_inert(file: Path, mmap: bool = True) -> Any:
         mmap: leave the tensors on disk until they are used, where the container allows it.
 
     Raises:
-        ValueError: the file is broken, no pickle of PyTorch, or holds code (TorchScript).
+        ValueError: the file is broken, no pickle of PyTorch, holds code (TorchScript), or asks for too much memory.
     """
-    if zipfile.is_zipfile(file) and any(name.endswith("constants.pkl") for name in zipfile.ZipFile(file).namelist()):
-        raise ValueError(f"{str(file)!r} is a TorchScript archive: it holds code, which is not run. Give a file of tensors.")
     inert = types.SimpleNamespace(
         __name__="inert", Unpickler=_InertUnpickler, load=lambda opened, **kwargs: _InertUnpickler(opened, **kwargs).load()
     )
     try:
+        check_cost(file)
         mmap = mmap and zipfile.is_zipfile(file)
         return torch.load(file, map_location="cpu", mmap=mmap, weights_only=False, pickle_module=inert)
     except OSError:

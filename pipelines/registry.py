@@ -7,12 +7,14 @@ extension count too: see `legacy.py`.
 import importlib
 import inspect
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import legacy
 from .base import VisionPipeline
+from .chat_template import check_chat_template
 from .json_files import read_json
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ MODEL_TYPES: dict[str, str] = {
     "open_flamingo": "open_flamingo",
 }
 """`model_type` of a configuration to the family."""
+
+MAX_LAYERS = 1000
+LAYERS = re.compile(r"(^|_)(n_layers?|num_\w*layers|depth)$")
+"""Keys of a configuration that say how many layers there are."""
 
 PICKLES: dict[str, str] = {
     "*.pth": "minigpt4",
@@ -103,6 +109,25 @@ def find_family(folder: str | os.PathLike) -> str | None:
     return None
 
 
+def check_layers(folder: str | os.PathLike) -> None:
+    """Refuse configurations with more layers than any model has, before somebody makes them.
+
+    Raises:
+        ValueError: there is such a configuration, or one that is no JSON object.
+    """
+
+    def most(values: Any) -> int:
+        if not isinstance(values, dict):
+            return 0
+        own = [value for key, value in values.items() if LAYERS.search(key) and isinstance(value, int)]
+        return max([*own, *map(most, values.values())], default=0)
+
+    for place in ("", "vision", "text_encoder", "vision_encoder"):
+        path = Path(folder) / place / "config.json"
+        if (count := most(read_json(path))) > MAX_LAYERS:
+            raise ValueError(f"{str(path)!r} says {count} layers; no model has more than {MAX_LAYERS}. Copy the file again.")
+
+
 def available_pipelines() -> list[str]:
     """What `load_pipeline` takes as `name`: the families, and the old pipelines that were dropped in."""
     return [*FAMILIES, *legacy.available_pipelines()]
@@ -130,6 +155,7 @@ def load_pipeline(
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{os.fspath(folder)!r} is not a folder.")
+    check_layers(folder)
     found = name or find_family(folder)
     if found in FAMILIES:
         return family(found).load_pipeline(folder, device=device, dtype=dtype)
@@ -164,6 +190,7 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
     from .hub import resolve_folder
 
     folder = resolve_folder(folder)
+    check_layers(folder)
     found = find_family(folder)
     if found is None:
         raise ValueError(
@@ -173,7 +200,9 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
     load = family(found).load_model
     if "prompt_style" in kwargs and "prompt_style" not in inspect.signature(load).parameters:
         raise ValueError(f"{found} has one prompt only: leave prompt_style out.")
-    return load(folder, **kwargs)
+    model, processor = load(folder, **kwargs)
+    check_chat_template(processor, repr(str(folder)))
+    return model, processor
 
 
 def converter(path: str | os.PathLike) -> "Callable[..., None] | None":

@@ -22,7 +22,7 @@ logging.disable_progress_bar()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz", type=int, default=1000, metavar="N", help="how many mutated pictures (default: %(default)s)")
+    parser.addoption("--fuzz", type=int, default=1000, metavar="N", help="how many mutated files (default: %(default)s)")
     parser.addoption("--fuzz-seed", type=int, default=0, metavar="N", help="which mutations (default: %(default)s)")
 
 

@@ -204,6 +204,8 @@ def _refuse_what_cannot_be_merged(folder: Path, config: dict[str, Any]) -> None:
 
 def _check_saved_modules(adapter: Adapter) -> None:
     named = adapter.config.get("modules_to_save") or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ValueError(f"The adapter {str(adapter.folder)!r} has modules_to_save {named!r}, which is no list of names.")
     saved = {part for name in adapter.whole for part in name.split(".")}
     if not adapter.ties and (missing := [name for name in named if name.split(".")[-1] not in saved]):
         raise ValueError(
@@ -219,18 +221,26 @@ def _lora(folder: Path, config: dict[str, Any], module: str, parts: dict[str, St
     a, b = (parts[part].shape for part in pair)
     if len(a) < 2 or len(b) < 2:
         raise ValueError(f"The adapter {str(folder)!r}: {module} has {pair[0]} {a} and {pair[1]} {b}, which are no matrices.")
-    rank = int(_by_pattern(config.get("rank_pattern"), module, config.get("r", a[0])))
-    if not rank == a[0] == b[1]:
+    rank = _number(folder, config, "r", "rank_pattern", module, a[0])
+    if not rank == a[0] == b[1] or not rank:
         raise ValueError(
             f"The adapter {str(folder)!r}: {module} has {pair[0]} {a} and {pair[1]} {b}, but its configuration says rank {rank}."
         )
-    alpha = float(_by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", rank)))
-    return LoraModule(parts, rank, alpha, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+    alpha = _number(folder, config, "lora_alpha", "alpha_pattern", module, rank)
+    return LoraModule(parts, int(rank), alpha, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
-def _by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
-    """The value of the first pattern that fits the end of a module's name, as PEFT chooses it."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+def _number(folder: Path, config: dict[str, Any], name: str, patterns: str, module: str, default: int | float) -> float:
+    """A setting of one module: that of the first pattern that fits the end of its name, as PEFT chooses it, or the adapter's own."""
+    try:
+        fitting = (
+            value for pattern, value in (config.get(patterns) or {}).items() if re.match(rf"(.*\.)?({pattern})$", module)
+        )
+        value = float(next(fitting, config.get(name, default)))
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not finite")
+    except (ValueError, TypeError, AttributeError, OverflowError, re.error) as error:
+        raise ValueError(
+            f"The adapter {str(folder)!r}: its configuration has no number for {name} of {module} ({error}). Get the adapter again."
+        ) from error
+    return value

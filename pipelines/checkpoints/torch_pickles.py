@@ -172,8 +172,35 @@ _REBUILDERS = {
 }
 
 
+def check_cost(file: Path) -> None:
+    """Look over a PyTorch file that somebody else will unpickle.
+
+    Raises:
+        ValueError: it is broken, holds code, or asks for more memory than a checkpoint needs.
+    """
+    with open(file, "rb") as handle:
+        is_zip = handle.read(4) == _ZIP_START
+        handle.seek(0)
+        if is_zip:
+            with zipfile.ZipFile(handle) as archive:
+                for entry, folder, name in _checked(archive):
+                    if (folder, name) == ("", "data.pkl"):
+                        _check_program(archive.read(entry))
+        else:
+            position = 0
+            for _ in range(5):
+                handle.seek(position)
+                position += _check_program(handle.read(MAX_PICKLE_BYTES))
+
+
 def _load(content: bytes) -> tuple[Any, int]:
-    """One pickle and how many bytes it took. Its program is looked over first: nothing in it may reserve memory of its own."""
+    """One pickle and how many bytes it took."""
+    num_bytes = _check_program(content)
+    return _StubUnpickler(io.BytesIO(content[:num_bytes]), encoding="utf-8").load(), num_bytes
+
+
+def _check_program(content: bytes) -> int:
+    """How many bytes a pickle's program takes; nothing in it may reserve memory of its own."""
     opened = io.BytesIO(content)
     for count, (opcode, argument, _position) in enumerate(pickletools.genops(opened)):
         if count > MAX_OPCODES:
@@ -182,8 +209,26 @@ def _load(content: bytes) -> tuple[Any, int]:
             raise _Refused(f"its pickle uses {opcode.name}, which PyTorch never writes")
         if "PUT" in opcode.name and int(argument) > count:
             raise _Refused("its pickle has a wrong memo")
-    num_bytes = opened.tell()
-    return _StubUnpickler(io.BytesIO(content[:num_bytes]), encoding="utf-8").load(), num_bytes
+    return opened.tell()
+
+
+def _checked(archive: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, str, str]]:
+    """The files of an archive, each with its folder and name below the archive's own folder.
+
+    Raises:
+        _Refused: it is code, compressed, or has a pickle that is too large.
+    """
+    found = [(entry, *entry.filename.partition("/")[2].rpartition("/")[::2]) for entry in archive.infolist()]
+    if any((folder, name) == ("", "constants.pkl") for _, folder, name in found):
+        raise _Refused("it is a TorchScript archive: it holds code, which is not run")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry, _, _ in found):
+        raise _Refused("it is compressed, which PyTorch never does")
+    for entry, _, name in found:
+        if name == "data.pkl" and entry.file_size > MAX_PICKLE_BYTES:
+            raise _Refused(
+                f"its pickle alone has {entry.file_size} bytes, and no checkpoint's has more than {MAX_PICKLE_BYTES}"
+            )
+    return found
 
 
 def _read_zip(handle: BinaryIO) -> tuple[Any, dict[str, tuple[int, int]]]:
@@ -191,22 +236,13 @@ def _read_zip(handle: BinaryIO) -> tuple[Any, dict[str, tuple[int, int]]]:
     places: dict[str, tuple[int, int]] = {}
     content, is_found = None, False
     with zipfile.ZipFile(handle) as archive:
-        for entry in archive.infolist():
-            folder, _, key = entry.filename.partition("/")[2].rpartition("/")
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise _Refused("it is compressed, which PyTorch never does")
+        for entry, folder, key in _checked(archive):
             if folder == "data":
                 handle.seek(entry.header_offset + 26)
                 name_bytes, extra_bytes = (int.from_bytes(handle.read(2), "little") for _ in range(2))
                 places[key] = (entry.header_offset + 30 + name_bytes + extra_bytes, entry.file_size)
             elif (folder, key) == ("", "data.pkl"):
-                if entry.file_size > MAX_PICKLE_BYTES:
-                    raise _Refused(
-                        f"its pickle alone has {entry.file_size} bytes, and no checkpoint's has more than {MAX_PICKLE_BYTES}"
-                    )
                 content, is_found = _load(archive.read(entry))[0], True
-            elif (folder, key) == ("", "constants.pkl"):
-                raise _Refused("it is a TorchScript archive: it holds code, which is not run")
             elif (folder, key) == ("", "byteorder") and archive.read(entry) != b"little":
                 raise _Refused("it was written by a big-endian machine")
     if not is_found:

@@ -1,6 +1,5 @@
 """Whole image-text-to-text models from their folders: full precision, 8 or 4 bits, with an adapter."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from ..json_files import read_json
 from .processing import load_processor
 
 REFUSED = {
@@ -55,7 +55,7 @@ def load_config(folder: Path) -> PreTrainedConfig:
     Raises:
         ValueError: the model is refused, with the reason.
     """
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored = read_json(folder / "config.json")
     if stored.get("model_type") not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise ValueError(f"{str(folder)!r} is no image-text-to-text model of transformers ({stored.get('model_type')!r}).")
     reason = REFUSED.get(stored["model_type"])

@@ -154,3 +154,25 @@ def test_bare_python_says_what_names_and_sizes_tell(tmp_path):
 def test_model_that_lies_in_a_web_ui_is_not_put_there_again(tmp_path, enough_memory):
     folder = webui_folder(tmp_path / "user_data/models/seeing")
     assert doctor.examine(folder, "cpu").next[1:] == ["load it in the web UI with the Transformers loader"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("model.safetensors.index.json", '{"weight_map": {"a": 5, "b": null}}', "is not a weight index"),
+        ("model.safetensors.index.json", '["a"]', "holds no configuration"),
+        ("config.json", '{"num_hidden_layers": 1000000}', "says 1000000 layers"),
+        ("config.json", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ("vision/config.json", '{"model_type": "visualcla", "text_config": null}', ""),
+        ("adapter_config.json", "{", "is not valid JSON"),
+        ("adapter_config.json", '{"base_model_name_or_path": 3}', ""),
+    ],
+)
+def test_odd_json_is_told_in_a_sentence(tmp_path, enough_memory, file, content, words):
+    folder = webui_folder(tmp_path / "model")
+    if "index" in file:
+        (folder / "pytorch_model.bin").unlink()
+    (folder / file).write_text(content)
+    report = doctor.examine(folder, "cpu")
+    assert words in " ".join(report.missing) and all("\n" not in line for line in report.lines())
+    assert bool(report.missing) == bool(words) or "adapter" in file or "vision" in file

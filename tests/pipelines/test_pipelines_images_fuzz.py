@@ -8,19 +8,9 @@ import random
 import sys
 
 import pytest
+from mutations import mutate
 from picture_limits import load_limited
 from PIL import Image, ImageDraw
-
-INTERESTING = (
-    b"\0\0\0\0",
-    b"\xff\xff\xff\xff",
-    b"\x7f\xff\xff\xff",
-    b"\xff\xff\xff\x7f",
-    b"\0\0",
-    b"\xff\xff",
-    b"\xff\x7f",
-    b"\1\0\0\0",
-)
 
 
 def encode(image, fmt, **options):
@@ -62,33 +52,6 @@ def seeds() -> dict[str, bytes]:
         "webp-lossless": lambda: encode(alpha, "WEBP", lossless=True, **frames),
     }
     return {name: make() for name, make in kinds.items()}
-
-
-def mutate(data: bytes, other: bytes, chance: random.Random) -> bytes:
-    """One to eight edits: bits, lengths, cuts, repeats, and pieces of another file."""
-    made = bytearray(data)
-    for _ in range(chance.choice((1, 1, 2, 3, 8))):
-        place = chance.randrange(len(made) + 1)
-        place = min(place, chance.randrange(300)) if chance.random() < 0.6 else place  # headers hold what decides
-        length = chance.randrange(1, 40)
-        kind = chance.randrange(7)
-        if kind == 0 and made:
-            made[place % len(made)] ^= 1 << chance.randrange(8)
-        elif kind == 1:
-            value = chance.choice(INTERESTING)
-            made[place : place + len(value)] = value
-        elif kind == 2:
-            del made[place : place + length]
-        elif kind == 3:
-            made[place:place] = made[place : place + length] * chance.choice((1, 2, 50, 2000))
-        elif kind == 4:
-            start = chance.randrange(len(other))
-            made[place:place] = other[start : start + length * 4]
-        elif kind == 5:
-            made[place:place] = chance.randbytes(length)
-        elif chance.random() < 0.3:
-            del made[place:]
-    return bytes(made)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limits of a process are Linux's")

@@ -8,7 +8,7 @@ import pytest
 from conftest import GOLDEN
 from models import make_model
 
-from pipelines.registry import find_family, load_pipeline
+from pipelines.registry import find_family, load_model, load_pipeline
 
 MERGED = GOLDEN / "merged/visualcla-tiny-merged"
 
@@ -52,3 +52,13 @@ def test_a_whole_model_lends_its_eyes():
 
     model = make_model()
     assert VisualCLAPipeline(model, model.processor.image_processor).embedding_width == 64
+
+
+@pytest.mark.parametrize("place", ["config.json", "vision/config.json"])
+def test_more_layers_than_any_model_has_are_refused_before_they_are_made(tmp_path, place):
+    file = tmp_path / place
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('{"model_type": "visualcla", "text_config": {"num_hidden_layers": 1000000}}')
+    for load in (load_model, load_pipeline):
+        with pytest.raises(ValueError, match=f"{place}' says 1000000 layers; no model has more than 1000"):
+            load(tmp_path)

@@ -1,0 +1,44 @@
+"""Chat templates: what loops or fills the memory is refused before a model is used; all others go through."""
+
+import types
+
+import pytest
+from mutations import TEMPLATES
+
+from pipelines import chat_template
+from pipelines.chat_template import check_chat_template
+
+COSTLY = TEMPLATES[:9]
+
+
+def processor(template, of_tokenizer=None):
+    return types.SimpleNamespace(chat_template=template, tokenizer=types.SimpleNamespace(chat_template=of_tokenizer))
+
+
+@pytest.mark.parametrize("template", ["{{ 'a' * 10**10 }}", COSTLY[8]], ids=["memory", "time"])
+def test_template_that_costs_without_bound_is_refused(template):
+    for given in (processor(template), processor(None, template), processor({"default": "x", "tools": template})):
+        with pytest.raises(ValueError, match="A chat template of 'a folder' .* takes more than 2 s or 512 MiB"):
+            check_chat_template(given, "'a folder'")
+
+
+def test_what_is_no_template_is_refused(monkeypatch):
+    for given in ({"default": 3}, {"default": None}, "x" * (chat_template.MAX_CHARACTERS + 1)):
+        with pytest.raises(ValueError, match="is no template"):
+            check_chat_template(processor(given), "'a folder'")
+
+
+def test_templates_that_are_cheap_pass_though_they_fail_elsewhere():
+    """What else is wrong with a template is told when it writes a prompt."""
+    real = (
+        "{% for m in messages %}{% if m.role not in ['user'] %}{% continue %}{% endif %}{{ m['content'] | tojson }}{% endfor %}"
+        "{% generation %}{{ strftime_now('%d') }}{% endgeneration %}"
+    )
+    for template in (real, "{% if %}", "{{ raise_exception('no') }}", "{{ messages.__class__ }}", "{{ nothing.of.it }}"):
+        check_chat_template(processor(template, template), "'a folder'")
+
+
+def test_each_template_is_tried_once(monkeypatch):
+    check_chat_template(processor("once {{ messages }}"), "'a folder'")
+    monkeypatch.setattr(chat_template.subprocess, "run", lambda *_, **__: pytest.fail("tried again"))
+    check_chat_template(processor("once {{ messages }}"), "'another'")
