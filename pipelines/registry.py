@@ -4,10 +4,12 @@ A family is a package beside this file; what it declares is in README.md. Folder
 extension count too: see `legacy.py`.
 """
 
+import contextlib
 import importlib
 import inspect
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -158,7 +160,8 @@ def load_pipeline(
     check_layers(folder)
     found = name or find_family(folder)
     if found in FAMILIES:
-        return family(found).load_pipeline(folder, device=device, dtype=dtype)
+        with _in_one_kind_of_error(folder):
+            return family(found).load_pipeline(folder, device=device, dtype=dtype)
     pipeline = legacy.load_pipeline(folder, name, device=device, dtype=dtype)
     if pipeline is not None:
         return pipeline
@@ -200,9 +203,31 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
     load = family(found).load_model
     if "prompt_style" in kwargs and "prompt_style" not in inspect.signature(load).parameters:
         raise ValueError(f"{found} has one prompt only: leave prompt_style out.")
-    model, processor = load(folder, **kwargs)
+    with _in_one_kind_of_error(folder):
+        model, processor = load(folder, **kwargs)
     check_chat_template(processor, repr(str(folder)))
     return model, processor
+
+
+@contextlib.contextmanager
+def _in_one_kind_of_error(folder: str | os.PathLike) -> Iterator[None]:
+    """Odd values in a folder's files lead the libraries to any exception, none of which names the folder.
+
+    Raises:
+        MemoryError: it was one of memory.
+        ValueError: it was none of those that our own readers raise.
+    """
+    try:
+        yield
+    except (OSError, ValueError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if type(error).__name__ == "OutOfMemoryError":
+            raise MemoryError(f"{os.fspath(folder)!r} does not fit ({reason}). Load it in 8 or 4 bits.") from error
+        raise ValueError(
+            f"{os.fspath(folder)!r} cannot be loaded ({reason}). Copy its files again, or see: python -m pipelines.doctor FOLDER"
+        ) from error
 
 
 def converter(path: str | os.PathLike) -> "Callable[..., None] | None":

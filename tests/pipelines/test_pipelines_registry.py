@@ -1,5 +1,6 @@
 """Which family a folder belongs to, found without importing any family."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from conftest import GOLDEN
 from models import make_model
 
-from pipelines.registry import find_family, load_model, load_pipeline
+from pipelines.registry import find_family, load_model, load_pipeline, save_model
 
 MERGED = GOLDEN / "merged/visualcla-tiny-merged"
 
@@ -62,3 +63,16 @@ def test_more_layers_than_any_model_has_are_refused_before_they_are_made(tmp_pat
     for load in (load_model, load_pipeline):
         with pytest.raises(ValueError, match=f"{place}' says 1000000 layers; no model has more than 1000"):
             load(tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("layer_norm_eps", 10**400), ("num_attention_heads", 12), ("hidden_act", 5)])
+def test_whatever_odd_values_lead_to_is_one_error_that_names_the_folder(tmp_path, key, value):
+    model = make_model()
+    save_model(model, model.processor, tmp_path / "model")
+    file = tmp_path / "model/vision/config.json"
+    config = json.loads(file.read_text())
+    config["vision_config"][key] = value
+    file.write_text(json.dumps(config))
+    for load in (load_model, load_pipeline):
+        with pytest.raises(ValueError, match="model' cannot be loaded|model/vision' "):
+            load(tmp_path / "model")
