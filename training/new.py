@@ -21,7 +21,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--family", required=True, help="how pictures reach the language model: visualcla (a resampler), llava (a projector)"
     )
-    parser.add_argument("--text_model", required=True, help="any causal language model of transformers: folder or hub name")
+    parser.add_argument(
+        "--text_model",
+        required=True,
+        help="any causal language model of transformers: folder or hub name; or a GGUF file, which needs the package gguf",
+    )
     parser.add_argument("--vision_model", required=True, help="a CLIP or SigLIP model: folder or hub name")
     parser.add_argument("--output_dir", required=True, type=Path, help="the folder to make")
     parser.add_argument(
@@ -51,9 +55,10 @@ def _make(options: argparse.Namespace) -> None:
     partial = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(partial, ignore_errors=True)
     save_model(model, processor, partial)
-    pieces = resolve_folder(options.text_model) / "tokenizer.model"
-    if pieces.is_file():
-        shutil.copyfile(pieces, partial / "tokenizer.model")
+    if not options.text_model.endswith(".gguf"):
+        pieces = resolve_folder(options.text_model) / "tokenizer.model"
+        if pieces.is_file():
+            shutil.copyfile(pieces, partial / "tokenizer.model")
     partial.rename(folder)
     parts = parts_of(model)
     for part, prefixes in parts.items():

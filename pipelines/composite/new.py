@@ -1,16 +1,20 @@
 """What a fresh model is put together from: any causal language model, and a vision encoder by itself."""
 
 import os
+from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     CLIPVisionModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     SiglipVisionModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import is_gguf_available
 
 from ..hub import resolve_folder
 from ..json_files import read_json
@@ -28,9 +32,15 @@ VISION_ENCODERS = {
 def open_text_model(path: str | os.PathLike) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model in the precision it is stored in, with its tokenizer.
 
+    Args:
+        path: a folder, a hub name, or a GGUF file, whose weights are unpacked to float32 (needs the package gguf).
+
     Raises:
-        FileNotFoundError, ValueError: the folder holds none, or not all of one.
+        FileNotFoundError, ValueError: there is none, or not all of one.
+        ImportError: it is a GGUF, and gguf is not installed.
     """
+    if str(path).endswith(".gguf"):
+        return _open_gguf(Path(path))
     folder = resolve_folder(path)
     model_type = read_json(folder / "config.json").get("model_type")
     if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -44,6 +54,22 @@ def open_text_model(path: str | os.PathLike) -> tuple[PreTrainedModel, PreTraine
     )
     _refuse_missing("text_model", folder, report)
     return model, tokenizer
+
+
+def _open_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if not file.is_file():
+        raise FileNotFoundError(f"text_model {str(file)!r} is not a file.")
+    if not is_gguf_available():
+        raise ImportError(f"text_model {str(file)!r} is a GGUF: pip install gguf to read it, or give the model's folder.")
+    given = {"gguf_file": file.name, "local_files_only": True}
+    unpacked = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
+    config = unpacked.config
+    if hasattr(config, "quantization_config"):  # transformers goes on taking it for quantised, and would not save it
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model.load_state_dict(unpacked.state_dict())
+    model.generation_config = unpacked.generation_config
+    return model, AutoTokenizer.from_pretrained(file.parent, **given)
 
 
 def open_vision_encoder(path: str | os.PathLike) -> PreTrainedModel:

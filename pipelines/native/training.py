@@ -50,3 +50,4 @@ def save_model(model: PreTrainedModel, processor: Any, folder: str | os.PathLike
     with new_folder(Path(folder), force=True) as partial:
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
+        processor.image_processor.save_pretrained(partial)  # a file of its own, which versions before 5.7 look for

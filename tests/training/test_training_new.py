@@ -107,6 +107,7 @@ def test_what_cannot_be_begun_is_refused_in_one_line(bases, tmp_path, capsys):
     assert "no causal language model" in refusal("llava", "clip", "clip", out)
     assert "allowed: clip" in refusal("llava", "llama", "llama", out)
     assert "absent" in refusal("llava", "llama", "clip", out, llama=tmp_path / "absent")
+    assert "is not a file" in refusal("llava", "llama", "clip", out, llama=tmp_path / "absent.gguf")
     assert "--num_query_tokens is not for llava" in refusal("llava", "llama", "clip", out, "--num_query_tokens", "3")
     assert not out.exists()
     out.mkdir()

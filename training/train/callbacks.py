@@ -5,13 +5,11 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import GenerationConfig, TrainerCallback
 
 from pipelines.base import ImagePart
@@ -22,22 +20,19 @@ from pipelines.prefix_cache import PrefixCache
 from ..data import Row
 from ..data.rows import RowError, text_of
 
-GIB = 2**30
 LOG, CURVE, ANSWERS = "log.jsonl", "loss.png", "answers.jsonl"
 
 
 class Log(TrainerCallback):
-    """Writes every logged point to log.jsonl, with speed and memory, and at the end the curves to loss.png.
+    """Writes every logged point to log.jsonl, and at the end the curves to loss.png.
 
     Args:
         folder: of the run.
-        seen: tokens and pictures so far, which the trainer counts.
     """
 
-    def __init__(self, folder: Path, seen: dict[str, Any]):
-        self.folder, self.seen = folder, seen
+    def __init__(self, folder: Path):
+        self.folder = folder
         self.points: list[dict] = []
-        self.since = (time.perf_counter(), 0, 0)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """What an interrupted run has logged behind the checkpoint that this one goes on from is logged again."""
@@ -47,13 +42,10 @@ class Log(TrainerCallback):
         lines = path.read_text(encoding="utf-8").splitlines() if state.global_step and path.is_file() else []
         self.points = [point for line in lines if (point := _parsed(line)) and point["step"] <= state.global_step]
         path.write_text("".join(json.dumps(point) + "\n" for point in self.points), encoding="utf-8")
-        self.since = (time.perf_counter(), 0, 0)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if not state.is_world_process_zero or not logs:
             return
-        if "loss" in logs:
-            logs |= self._speed()
         point = {"step": state.global_step, **logs}
         self.points.append(point)
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
@@ -64,25 +56,6 @@ class Log(TrainerCallback):
             curves = {key: [(p["step"], p[key]) for p in self.points if key in p] for key in ("loss", "eval_loss")}
             if curves["loss"]:
                 draw_curves(curves, self.folder / CURVE)
-
-    def _speed(self) -> dict[str, float]:
-        now = (time.perf_counter(), int(self.seen["tokens"]), int(self.seen["pictures"]))
-        seconds, tokens, pictures = (new - old for new, old in zip(now, self.since, strict=True))
-        self.since = now
-        return {
-            "tokens_per_second": round(tokens / seconds, 1),
-            "pictures_per_second": round(pictures / seconds, 2),
-            "memory_gib": round(memory_in_use() / GIB, 2),
-        }
-
-
-def memory_in_use() -> int:
-    """Bytes that this process holds, on the GPU where there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    import psutil
-
-    return psutil.Process().memory_info().rss
 
 
 def _parsed(line: str) -> dict | None:

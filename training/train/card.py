@@ -50,7 +50,7 @@ def write_card(folder: Path, run: "Run", points: list[dict[str, Any]]) -> None:
         "",
         f"* learnt: {learnt}",
         f"* steps: {run.num_steps}",
-        *(f"* {name}: {values[0]:.4f} at first, {values[-1]:.4f} at last" for name, values in losses.items() if values),
+        *(f"* {name}: {values[0]:.4g} at first, {values[-1]:.4g} at last" for name, values in losses.items() if values),
         f"* base: `{fingerprint(resolve_folder(run.recipe.model))}`",
         *(f"* data: `{path.name}` `{fingerprint(path)}`" for path in _files(run.recipe.source)),
         "* versions: " + ", ".join(f"{name} {version}" for name, version in _versions().items()),

@@ -20,12 +20,12 @@ from ..data.collator import ConversationCollator, TooManyBadRows
 from ..data.packing import OnePack, PackedRows, PackingCollator
 from ..data.source import split_by_picture
 from .adapter import check_adapter, merge_lora, save_adapter
-from .callbacks import GIB, Answers, Interrupt, Log, rows_with_pictures
+from .callbacks import Answers, Interrupt, Log, rows_with_pictures
 from .card import write_card
 from .config import Arguments, Recipe, differences, parse, resolved
 from .optimizer import MuonWithAdamW
 from .parts import Group, add_lora, choose_parameters, learning_parameters, memory_bytes
-from .trainer import STAGING, PartsTrainer, Placed, TrainingError, checkpoints
+from .trainer import GIB, STAGING, PartsTrainer, Placed, TrainingError, checkpoints
 from .vision import AttributeClassifier, AttributeCollator
 
 CONFIG = "config.yaml"
@@ -193,7 +193,7 @@ class Run:
             eval_collator=self.eval_collator,
             optimizers=(self._optimizer(), None),
         )
-        interrupt, log = Interrupt(), Log(self.folder, trainer.seen)
+        interrupt, log = Interrupt(), Log(self.folder)
         trainer.add_callback(log)
         trainer.add_callback(interrupt)
         if self.arguments.eval_strategy != "no" and self.recipe.objective == "conversation" and self.recipe.num_answers:

@@ -1,6 +1,7 @@
 """transformers' Trainer where parts learn at their own rates, a batch may leave parts unused, and every step can be gone back to."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from .parts import Group, learning_parameters
 
 LEARNING = "learning.safetensors"
 """What learns, in a checkpoint."""
+GIB = 2**30
 STAGING = ".saving"
 """Where a checkpoint is written before it takes its name."""
 
@@ -48,6 +50,7 @@ class PartsTrainer(Trainer):
         self.stream = self.position = None
         self.model_accepts_loss_kwargs = True  # makes the base class count the labels of a step; `compute_loss` divides by it
         self.seen = {"tokens": 0, "pictures": 0}
+        self.seen_before = (time.perf_counter(), 0, 0)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The mean over all supervised tokens of a step, its accumulated batches and all processes together."""
@@ -85,6 +88,16 @@ class PartsTrainer(Trainer):
         mask = inputs.get("attention_mask")
         self.seen["tokens"] += inputs["labels"].numel() if mask is None else mask.sum()
         self.seen["pictures"] += next((len(value) for name, value in inputs.items() if name.startswith("pixel_values")), 0)
+
+    def log(self, logs, *args, **kwargs) -> None:
+        """As in transformers, with speed and memory beside the loss."""
+        if "loss" in logs:
+            now = (time.perf_counter(), int(self.seen["tokens"]), int(self.seen["pictures"]))
+            seconds, tokens, pictures = (new - old for new, old in zip(now, self.seen_before, strict=True))
+            self.seen_before = now
+            logs |= {"tokens_per_second": round(tokens / seconds, 1), "pictures_per_second": round(pictures / seconds, 2)}
+            logs["memory_gib"] = round(memory_in_use() / GIB, 2)
+        super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """One of transformers' optimizers, each part at its own rate."""
@@ -193,6 +206,15 @@ class PartsTrainer(Trainer):
 
     def _position_file(self) -> str:
         return f"stream-{self.args.process_index}-of-{self.args.world_size}.pt"
+
+
+def memory_in_use() -> int:
+    """Bytes that this process holds, on the GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    import psutil
+
+    return psutil.Process().memory_info().rss
 
 
 def checkpoints(run: Path) -> list[Path]:
