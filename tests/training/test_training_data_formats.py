@@ -2,7 +2,6 @@
 
 import json
 import random
-import zipfile
 
 import pytest
 from PIL import Image
@@ -163,29 +162,6 @@ def test_folder_and_table_become_rows(folder, delimiter, encoding):
     assert [text_of(message) for message in second["messages"]] == ["Hello?", "Hi."]
 
 
-def test_every_mistake_in_a_table_is_named_with_its_line(folder, capsys):
-    lines = [
-        "image,question,answer",
-        "0.png,What?,Red.",
-        "absent.png,What?,Red.",
-        "1.png,What?,",
-        "2.png,A, comma,Red.",
-        ",,Red.",
-    ]
-    (folder / "t.csv").write_text("\n".join(lines))
-    assert convert(folder, "table", "t.csv", "--images", str(folder / "pictures")) == 1
-    error = capsys.readouterr().err.splitlines()
-    for line, (number, what) in zip(
-        error, [(3, "is not there"), (4, "answer is empty"), (5, "4 cells under 3 columns"), (6, "neither")], strict=False
-    ):
-        assert f"t.csv, line {number}: " in line.replace("'", "") and what in line
-    assert "4 of 5 records are wrong" in error[-1]
-    assert not (folder / "rows.jsonl").exists()
-    assert not list(folder.glob(".*"))
-    assert convert(folder, "table", "t.csv", "--images", str(folder / "pictures"), "--leave_out_bad") == 0
-    assert len(RowFile(folder / "rows.jsonl")) == 1
-
-
 def test_table_without_the_columns_is_refused(folder, capsys):
     for head, named in (
         ("picture,words", "columns picture, words"),
@@ -195,22 +171,6 @@ def test_table_without_the_columns_is_refused(folder, capsys):
         (folder / "t.csv").write_text(head + "\n")
         assert convert(folder, "table", "t.csv") == 2
         assert named in capsys.readouterr().err
-
-
-def test_spreadsheet_is_read_without_a_library(folder):
-    sheet = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>{}</sheetData></worksheet>'
-    shared = '<sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">{}</sst>'
-    words = ["image", "question", "answer", "0.png", "Red."]
-    items = "".join(f"<si><t>{word}</t></si>" for word in words) + "<si><r><t>What </t></r><r><t>is it?</t></r></si>"
-    cells = '<row r="1"><c r="A1" t="s"><v>0</v></c><c r="B1" t="s"><v>1</v></c><c r="C1" t="s"><v>2</v></c></row>'
-    cells += '<row r="3"><c r="A3" t="s"><v>3</v></c><c r="B3" t="s"><v>5</v></c><c r="C3" t="inlineStr"><is><t>Red.</t></is></c></row>'
-    cells += '<row r="4"><c r="A4" t="s"><v>3</v></c><c r="C4"><v>42</v></c></row>'
-    with zipfile.ZipFile(folder / "t.xlsx", "w") as archive:
-        archive.writestr("xl/sharedStrings.xml", shared.format(items))
-        archive.writestr("xl/worksheets/sheet1.xml", sheet.format(cells))
-    assert convert(folder, "table", "t.xlsx", "--images", str(folder / "pictures")) == 0
-    rows = RowFile(folder / "rows.jsonl")
-    assert [[text_of(message) for message in row["messages"]] for row in rows] == [["What is it?", "Red."], ["", "42"]]
 
 
 def test_sets_of_a_configuration_are_converted_by_name(folder, capsys):

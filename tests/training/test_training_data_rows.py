@@ -134,7 +134,7 @@ def test_array_of_rows_is_read_and_its_mistakes_have_numbers(tmp_path):
 def test_line_that_is_no_json_is_refused(tmp_path, text):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(make_row([("Q", "A")], [])).encode() + b"\n" + text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(RowError, match="line 2: no JSON"):
+    with pytest.raises(RowError, match="line 2: (no JSON|not UTF-8)"):
         RowFile(path)
 
 
@@ -166,3 +166,46 @@ def test_spreadsheet_is_answered_with_the_command_that_converts_it(tmp_path):
     (tmp_path / "a.csv").write_text("image,question,answer\n")
     with pytest.raises(ValueError, match="convert table"):
         RowFile(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x1f\x8b\x08", "is compressed"),
+        ('{"messages"'.encode("utf-16"), "is UTF-16"),
+        (b'[\n{"messages": []}\n]', "rows of several lines"),
+        (b'\xef\xbb\xbf{\n "messages": []\n}', "rows of several lines"),
+    ],
+)
+def test_file_of_another_sort_is_refused_as_a_whole(tmp_path, content, reason):
+    (tmp_path / "rows.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        RowFile(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("text", ['{"messages": [], "messages": []}', '{"messages": 1e999}'])
+def test_json_that_python_alone_understands_is_refused(tmp_path, text):
+    (tmp_path / "rows.jsonl").write_text(text)
+    with pytest.raises(RowError, match="line 1: no JSON .*(twice|too large)"):
+        RowFile(tmp_path / "rows.jsonl")
+
+
+def test_constant_in_an_array_is_named_with_its_line(tmp_path):
+    (tmp_path / "rows.json").write_text('[\n{"a": "NaN \\" NaN"},\n{"a": NaN}]')
+    with pytest.raises(ValueError, match="line 3: NaN is no JSON"):
+        RowFile(tmp_path / "rows.json")
+
+
+def test_folder_of_parquet_files_is_one_set(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    for split, count in (("train-00000-of-00002", 2), ("train-00001-of-00002", 1)):
+        rows = [make_row([("Q", f"A{n}")], []) for n in range(count)]
+        (tmp_path / "set" / "data").mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "set" / "data" / f"{split}.parquet")
+    assert len(RowFile(tmp_path / "set")) == 3
+    (tmp_path / "set" / "data" / "train-00001-of-00002.parquet").rename(
+        tmp_path / "set" / "data" / "test-00000-of-00001.parquet"
+    )
+    with pytest.raises(ValueError, match=r"splits \['test', 'train'\]\. Name one: .*test-\*\.parquet"):
+        RowFile(tmp_path / "set")
+    assert len(RowFile(tmp_path / "set" / "data" / "train-*.parquet")) == 2

@@ -10,7 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from training.__main__ import main
+from training.data.mixture import Mixture
 from training.data.rows import text_of
+from training.data.shards import ShardRecords
 from training.data.streaming import ShardStream, stateful_loader
 
 
@@ -118,3 +121,36 @@ def test_too_few_or_absent_shards_are_refused(shards, tmp_path):
         ShardStream(shards, 0, world_size=5)
     with pytest.raises(FileNotFoundError, match="absent.tar"):
         ShardStream([tmp_path / "absent.tar"], 0)
+
+
+def test_samples_of_shards_are_read_by_number(shards, tmp_path):
+    records = ShardRecords(tmp_path / "*.tar")
+    assert len(records) == 48
+    assert records.place(13) == f"{shards[1]}, 01001"
+    assert answers([records[13]]) == ["caption 1 1"]
+    assert set(answers(records)) == set(answers(ShardStream(shards, 0, epochs=1)))
+
+
+def test_shards_are_validated_previewed_and_counted(shards, tmp_path, capsys):
+    pattern = str(tmp_path / "*.tar")
+    assert main(["data", "validate", pattern, "--model", "demo/model"]) == 0
+    assert "48 good rows with 48 pictures" in capsys.readouterr().out
+    assert main(["data", "preview", pattern, "--model", "demo/model", "--rows", "1", "--first", "14"]) == 0
+    out = capsys.readouterr().out
+    assert f"{shards[1]}, 01001: " in out and "«caption 1 1»" in out
+    assert main(["data", "stats", pattern, "--model", "demo/model", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 48
+    data = shards[1].read_bytes()
+    shards[1].write_bytes(data[: len(data) // 2])
+    with tarfile.open(shards[0], "w") as archive:
+        add(archive, "a.txt", b"a caption without a picture")
+    assert main(["data", "validate", pattern]) == 1
+    error = capsys.readouterr().err
+    assert f"{shards[0]}, a: no picture" in error and f"{shards[1]}: the rest of the shard cannot be read" in error
+    assert main(["data", "validate", str(tmp_path / "none" / "*.tar")]) == 2
+
+
+def test_mixture_takes_shards(shards, tmp_path):
+    (tmp_path / "data.yaml").write_text("sets:\n  web: {file: '*.tar', sample: 5}\n")
+    mixture = Mixture.open(tmp_path / "data.yaml", seed=0)
+    assert len({text for text in answers(mixture[index] for index in range(len(mixture)))}) == 5

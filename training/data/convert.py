@@ -12,6 +12,7 @@ from pathlib import Path
 from .formats import FORMATS, Skipped
 from .rows import Row, RowError
 from .sets import DataSet, make_format, open_set, portable_path, read_configuration
+from .survey import bad_picture
 
 SHOWN = 20
 """Mistakes that are listed; the others are counted."""
@@ -55,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(mistake, file=sys.stderr)
         if len(mistakes) > SHOWN:
             print(f"... and {len(mistakes) - SHOWN} more", file=sys.stderr)
+        for note in data.records.notes:
+            print(f"note: {note}")
         for reason, count in skipped.most_common():
             print(f"{count} records give no row: {reason}")
         if (mistakes and not arguments.leave_out_bad) or not written:
@@ -73,9 +76,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def rows_of(data: DataSet, seed: int, skipped: Counter, mistakes: list[str], epoch: int = 0) -> Iterator[Row]:
     """Every good row; what gives none is counted, what is wrong listed with its place."""
+    opened: dict = {}
     for index in range(len(data)):
         try:
-            yield data.row(index, seed, epoch)
+            row = data.row(index, seed, epoch)
+            if data.format is not None and data.format.opens_pictures and (reason := bad_picture(row, opened)):
+                mistakes.append(f"{data.place(index)}: {reason}")
+            else:
+                yield row
         except Skipped as reason:
             skipped[str(reason)] += 1
         except (RowError, FileNotFoundError) as error:

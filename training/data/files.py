@@ -4,6 +4,8 @@ A record is what stands in the file; `RowFile` holds checked rows.
 """
 
 import json
+import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,13 @@ SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 class Records(Sequence):
-    """The records of a file by number, each with its place ("rows.jsonl, line 3")."""
+    """The records of a file by number, each with its place ("rows.jsonl, line 3").
+
+    Attributes:
+        notes: what its reader should know of the file, though nothing of it is wrong.
+    """
+
+    notes: Sequence[str] = ()
 
     def __init__(self, path: Path):
         self.path = path
@@ -33,6 +41,7 @@ class JsonLines(Records):
 
     def __init__(self, path: Path):
         super().__init__(path)
+        _check_lines(path)
         self.starts: list[tuple[int, int]] = []  # byte and line number
         with path.open("rb") as file:
             at = 0
@@ -88,8 +97,15 @@ class ArrowRows(Records):
         import datasets
 
         datasets.disable_progress_bars()
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises
+        files = sorted(path.rglob("*.parquet")) if path.is_dir() else sorted(path.parent.glob(path.name))
+        is_saved = path.is_dir() and not files
+        if len(splits := sorted({file.name.partition("-")[0] for file in files})) > 1 and path.is_dir():
+            raise ValueError(
+                f"{str(path)!r} holds the splits {splits}. Name one: {str(files[0].parent / f'{splits[0]}-*.parquet')!r}."
+            )
         try:
-            found = datasets.load_from_disk(str(path)) if path.is_dir() else datasets.Dataset.from_parquet(str(path))
+            found = datasets.load_from_disk(str(path)) if is_saved else datasets.Dataset.from_parquet(list(map(str, files)))
         except Exception as error:  # pyarrow's and datasets' own classes
             raise ValueError(f"{str(path)!r} cannot be read ({' '.join(str(error).split())[:200]}).") from error
         if not isinstance(found, datasets.Dataset):
@@ -136,7 +152,7 @@ def open_records(path: Path, key: str | None = None) -> Records:
         FileNotFoundError, ValueError: it is not there, or cannot be read.
     """
     suffix = path.suffix.lower()
-    if path.is_dir():
+    if path.is_dir() or (suffix == ".parquet" and "*" in path.name and any(path.parent.glob(path.name))):
         return ArrowRows(path)
     if not path.is_file():
         raise FileNotFoundError(f"{str(path)!r} is not a file. Give a file of rows ({', '.join(SUFFIXES)}) as source.")
@@ -150,6 +166,20 @@ def open_records(path: Path, key: str | None = None) -> Records:
     raise ValueError(f"{str(path)!r} is no file of rows; allowed: {', '.join(SUFFIXES)}.{command}")
 
 
+def _check_lines(path: Path) -> None:
+    """Raise ValueError where a file is no JSON lines as a whole."""
+    with path.open("rb") as file:
+        start, first = file.peek(2)[:2], file.readline(1000).removeprefix(b"\xef\xbb\xbf").strip()
+    if start == b"\x1f\x8b":
+        raise ValueError(f"{str(path)!r} is compressed. Unpack it: gunzip")
+    if start in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"{str(path)!r} is UTF-16. Save it as UTF-8.")
+    if first in (b"{", b"["):
+        raise ValueError(
+            f"{str(path)!r} has rows of several lines. Write one row on each line, or a list of rows into a .json file."
+        )
+
+
 def _is_lines(path: Path) -> bool:
     """Whether a .json file holds one object per line, as some exporters write."""
     with path.open("rb") as file:
@@ -159,20 +189,53 @@ def _is_lines(path: Path) -> bool:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_constant)
-    except ValueError as error:
+        text = path.read_text(encoding="utf-8-sig")
+        return _loads(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is not UTF-8 ({error}). Save it as UTF-8.") from error
+    except _NotJson as error:
+        line = next(text.count("\n", 0, each.start()) + 1 for each in _STRING_OR_CONSTANT.finditer(text) if each[1])
+        raise ValueError(f"{str(path)!r}, line {line}: {error}.") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is not valid JSON ({error}).") from error
 
 
 def _parse(line: bytes, path: Path, number: int) -> Any:
     try:
-        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_no_constant)
+        return _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise RowError(f"{path}, line {number}", f"not UTF-8 ({error}). Save the file as UTF-8.") from error
     except (ValueError, RecursionError) as error:
         raise RowError(f"{path}, line {number}", f"no JSON ({error}).") from error
 
 
+class _NotJson(ValueError):
+    """Python reads it, but it is no JSON."""
+
+
+_STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(NaN|-?Infinity)')
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_object)
+
+
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise _NotJson(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"the number {text} is too large")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in an object")
+    return values
 
 
 def _kind(value: Any) -> str:

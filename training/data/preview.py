@@ -17,7 +17,7 @@ from pipelines.images import ImageError, load_image
 from .encode import Encoded, RowEncoder
 from .formats import Skipped
 from .rows import IGNORED, Row, RowError
-from .survey import open_data
+from .survey import DATA, open_data
 
 GREEN, GREY, RESET = "\x1b[32m", "\x1b[90m", "\x1b[0m"
 THUMBNAIL_PX = 320
@@ -48,7 +48,7 @@ class Run:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="rows (.jsonl, .json, .parquet, a saved data set) or a configuration (.yaml)")
+    parser.add_argument("file", type=Path, help=DATA)
     parser.add_argument("--model", required=True, help="a model folder, for its processor")
     parser.add_argument("--rows", type=int, default=5, help="how many")
     parser.add_argument("--first", type=int, default=1, help="the number of the first one")

@@ -7,6 +7,8 @@
 The format of TRL and of chat templates. One image item stands for one picture, in the order of `images`.
 """
 
+import functools
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +28,10 @@ ROLES = ("system", "user", "assistant")
 MARKS = ("<image>", "<img_token>", "<__media__>", "<ImageHere>", "<|image|>", "<|image_pad|>", "<Img>")
 """What families write for a picture. In a text they would be taken for one, or be learnt as an answer."""
 
+MAX_TEXT_CHARACTERS = 10_000_000
+"""Of one text; longer than what any model reads."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _OTHER_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "ai": "assistant"}
 _FOREIGN = (  # keys that tell a foreign record -> the format that reads it
     ({"conversations", "image"}, "llava"),
@@ -37,6 +43,9 @@ _FOREIGN = (  # keys that tell a foreign record -> the format that reads it
     ({"filename", "questions", "answers"}, "ocr_vqa"),
     ({"image_id", "question", "answer"}, "lrv"),
     ({"topic", "input"}, "baize"),
+    ({"filepath", "filename", "sentences"}, "coco_karpathy"),
+    ({"imageId", "question"}, "gqa"),
+    ({"image", "question", "answer"}, "vqa"),
     ({"image_id", "caption"}, "cc_sbu_align"),
     ({"image", "caption"}, "coco_caption"),
 )
@@ -72,7 +81,7 @@ def check_row(value: Any, place: str, folder: Path | None = None) -> Row:
         raise RowError(place, f"a row is {{'messages': [...], 'images': [...]}}, but this is {str(value)[:60]!r}.")
     if "messages" not in value:
         raise RowError(
-            place, f"a row is {{'messages': [...], 'images': [...]}}, but this has {sorted(value)}. {_way_out(value)}"
+            place, f"a row is {{'messages': [...], 'images': [...]}}, but this has {sorted(value)}. {_way_out(value, place)}"
         )
     if unknown := [key for key in value if key not in ROW_KEYS]:
         hint = " Pictures stand in a list under 'images'." if "image" in unknown else " What is yours goes under 'meta'."
@@ -152,12 +161,12 @@ def _check_message(message: Any, number: int, place: str) -> str:
     if not isinstance(message, Mapping):
         raise RowError(place, f"{where} is {str(message)[:40]!r}, not {{'role': ..., 'content': ...}}.")
     if {"from", "value"} <= set(message):
-        raise RowError(place, f"{where} has 'from' and 'value'. {_command('sharegpt')}")
+        raise RowError(place, f"{where} has 'from' and 'value'. {_command('sharegpt', place)}")
     if unknown := [key for key, value in message.items() if key not in MESSAGE_KEYS and value is not None]:
         raise RowError(place, f"{where} has unknown keys {unknown}; allowed: {', '.join(MESSAGE_KEYS)}.")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        hint = f" Write {_OTHER_ROLES[role]!r}." if role in _OTHER_ROLES else ""
+        hint = f" Write {_OTHER_ROLES[role]!r}." if isinstance(role, str) and role in _OTHER_ROLES else ""
         raise RowError(place, f"{where} has the role {role!r}; allowed: {', '.join(map(repr, ROLES))}.{hint}")
     weight = message.get("weight")
     if weight is not None and weight not in (0, 1):
@@ -165,6 +174,8 @@ def _check_message(message: Any, number: int, place: str) -> str:
     for key in ("train", "loss"):
         if message.get(key) not in (None, True, False):
             raise RowError(place, f"{where} has {key} {message[key]!r}; it is true or false.")
+    if role != "assistant" and (taught := [key for key in ("weight", "train", "loss") if message.get(key)]):
+        raise RowError(place, f"{where} of the role {role!r} has {taught[0]} {message[taught[0]]!r}; only answers are learnt.")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list | tuple):
@@ -183,11 +194,11 @@ def _check_item(item: Any, role: str, where: str, place: str) -> None:
             raise RowError(place, f"{where}: an image item in a message of the role {role!r}; pictures stand in questions.")
         if others := [key for key, value in item.items() if key not in ("type", "text") and value is not None]:
             raise RowError(
-                place, f"{where}: an image item has {others}; the picture itself stands in 'images'. {_command('chat')}"
+                place, f"{where}: an image item has {others}; the picture itself stands in 'images'. {_command('chat', place)}"
             )
         return
     if kind != "text":
-        hint = f" {_command('chat')}" if kind in ("image_url", "input_text", "input_image", "output_text") else ""
+        hint = f" {_command('chat', place)}" if kind in ("image_url", "input_text", "input_image", "output_text") else ""
         raise RowError(place, f"{where}: an item of type {kind!r}; allowed: 'image', 'text'.{hint}")
     text = item.get("text")
     if not isinstance(text, str):
@@ -195,7 +206,9 @@ def _check_item(item: Any, role: str, where: str, place: str) -> None:
     # Arrow fills absent keys of a struct with null, so null counts as absent.
     if others := [key for key, value in item.items() if key not in ("type", "text") and value is not None]:
         raise RowError(place, f"{where}: a text item has unknown keys {others}.")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise RowError(place, f"{where}: a text of {len(text)} characters; at most {MAX_TEXT_CHARACTERS}.")
+    if _SURROGATE.search(text):
         raise RowError(place, f"{where}: half a character (a lone surrogate) in {text[:40]!r}. Was the text cut?")
     if marks := [mark for mark in MARKS if mark in text]:
         raise RowError(
@@ -209,7 +222,7 @@ def _picture(value: Any, place: str, folder: Path | None) -> Picture:
     if isinstance(value, Mapping):
         if unknown := set(value) - {"path", "bytes"}:
             raise RowError(place, f"a picture has unknown keys {sorted(unknown)}; allowed: 'path', 'bytes'.")
-        value = value["path"] if value.get("bytes") is None else value["bytes"]
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if isinstance(value, bytes | Image.Image):
         return value
     if not isinstance(value, str | Path) or not str(value):
@@ -218,21 +231,51 @@ def _picture(value: Any, place: str, folder: Path | None) -> Picture:
         scheme = value.partition(":")[0].lower()
         if scheme == "data":
             return value
-        if scheme in ("http", "https", "s3", "gs"):
-            raise RowError(place, f"the picture {value[:80]!r} is an address. Download it, and name the file.")
+        if "://" in value:
+            way = "Write its path." if scheme == "file" else "Download it, and name the file."
+            raise RowError(place, f"the picture {value[:80]!r} is an address. {way}")
     path = Path(value) if folder is None else folder / value
-    if not path.is_file():
-        raise FileNotFoundError(f"{place}: the picture {str(path)!r} is not there. Paths are relative to the data file.")
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise RowError(
+            place, f"the picture {str(path)[:80]!r} cannot be a file ({getattr(error, 'strerror', error)})."
+        ) from error
+    if not is_file:
+        raise FileNotFoundError(f"{place}: the picture {str(path)!r} {_where_instead(path)}")
     return path
 
 
-def _way_out(value: Mapping) -> str:
+def _where_instead(path: Path) -> str:
+    """What is the matter with a path where no picture is."""
+    if path.is_dir():
+        return "is a folder."
+    if not path.parent.is_dir():
+        return f"is not there, nor is its folder {str(path.parent)!r}. Relative paths start at the data file, or at --images."
+    by_name = _names_of(path.parent)
+    similar = by_name.get(path.name.casefold()) or by_name.get(path.stem.casefold())
+    return (
+        f"is not there, but {similar!r} is."
+        if similar
+        else "is not there. Relative paths start at the data file, or at --images."
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _names_of(folder: Path) -> dict[str, str]:
+    """Lower-case name, with and without its ending, -> name, of the files in a folder."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return {path.stem.casefold(): path.name for path in files} | {path.name.casefold(): path.name for path in files}
+
+
+def _way_out(value: Mapping, place: str) -> str:
     """What to run on a record of a shape that is known."""
     for keys, name in _FOREIGN:
         if keys <= set(value):
-            return _command(name)
+            return _command(name, place)
     return "Formats that can be converted: python -m training data convert --help"
 
 
-def _command(name: str) -> str:
-    return f"Convert it: python -m training data convert {name} --file FILE --output rows.jsonl"
+def _command(name: str, place: str) -> str:
+    file = place.rpartition(", ")[0] or "FILE"
+    return f"Convert it: python -m training data convert {name} --file {file} --output rows.jsonl"

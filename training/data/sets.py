@@ -20,6 +20,7 @@ import yaml
 from .files import Records, open_records
 from .formats import FORMATS, Format, Skipped
 from .rows import Row, RowError, check_row
+from .shards import ShardRecords
 
 
 @dataclass
@@ -47,6 +48,8 @@ class DataSet:
         Raises:
             FileNotFoundError, ValueError: the file cannot be read, or there is no such format.
         """
+        if format is None and file.suffix.lower() == ".tar":
+            return cls(name or str(file), ShardRecords(file), None, file.parent)
         if format is None:
             return cls(name or str(file), open_records(file), None, images or file.parent)
         made = make_format(format, images or file.parent, split)

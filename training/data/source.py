@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset, get_worker_info
 from .files import SUFFIXES, RowFile
 from .mixture import Mixture, is_held_out, picture_key
 from .rows import Row, content_items, text_of
+from .shards import find_shards
 from .streaming import ShardStream
 
 
@@ -55,8 +56,7 @@ def open_source(source: str, seed: int, batch_size: int = 1, sort_window: int = 
     if path.suffix.lower() in (".yaml", ".yml"):
         return Mixture.open(path, seed)
     if path.suffix.lower() == ".tar":
-        shards = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
-        return ShardStream(shards or [path], seed)
+        return ShardStream(find_shards(path), seed)
     module_name, _, function_name = source.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)

@@ -6,11 +6,11 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from .survey import Survey, open_data, survey
+from .survey import DATA, Survey, open_data, survey
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="rows (.jsonl, .json, .parquet, a saved data set) or a configuration (.yaml)")
+    parser.add_argument("file", type=Path, help=DATA)
     parser.add_argument("--model", required=True, help="a model folder, for its processor")
     parser.add_argument("--batch_size", type=int, default=8, help="rows of a batch, for the padding")
     parser.add_argument("--max_length", type=int, help="tokens of a row; by default the model's context")

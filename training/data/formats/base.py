@@ -25,11 +25,13 @@ class Format(ABC):
         name: what `convert` calls it.
         help: one line for the user: what it is, where it is from, what differs from the original's reading.
         key: of the list inside the file's object, where the file is one.
+        opens_pictures: whether converting opens every picture, as for data that nobody has looked at before.
     """
 
     name: ClassVar[str]
     help: ClassVar[str]
     key: ClassVar[str | None] = None
+    opens_pictures: ClassVar[bool] = False
 
     def __init__(self, images: Path = Path(), split: str | None = None):
         self.images, self.split = images, split
@@ -60,8 +62,8 @@ class Format(ABC):
             raise Skipped(f"split {found!r}")
 
     def picture(self, name: str) -> str:
-        """The path of a picture below the folder of pictures; an absolute one stays."""
-        return (self.images / name).as_posix()
+        """The path of a picture below the folder of pictures; an absolute one stays, and so does an address."""
+        return name if "://" in name else (self.images / name).as_posix()
 
 
 def clean(text: Any) -> str:
