@@ -70,9 +70,9 @@ def same(first, second) -> bool:
 
 def inert(folder: Path) -> str:
     """A pickle with foreign classes."""
-    from pipelines.inert_pickle import load_inert
+    from pipelines.checkpoints.torch_pickles import read_pickle
 
-    return f"ok {type(load_inert(folder / 'pytorch_model.bin')).__name__}"
+    return f"ok {type(read_pickle(folder / 'pytorch_model.bin')).__name__}"
 
 
 def adapter(folder: Path) -> str:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..json_files import read_json
-from .stored_tensors import StoredTensor, adapter_tensors
+from .offsets import StoredTensor
+from .stored_tensors import adapter_tensors, stored_tensors
 from .structure import COMPUTED_BUFFERS
+from .weight_files import adapter_files
 
 _LORA_KEY = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB]|lora_magnitude_vector)(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?"
@@ -74,35 +76,44 @@ class Adapter:
 
 
 def read_adapter(
-    folder: Path, canonical: Callable[[str], str] = str, parts: tuple[str, ...] = (), text_prefix: str = ""
+    folder: Path,
+    canonical: Callable[[str], str] = str,
+    parts: tuple[str, ...] = (),
+    text_prefix: str = "",
+    defaults: dict[str, Any] | None = None,
+    uses_beside: bool = False,
 ) -> Adapter:
     """Read an adapter's configuration and where its tensors lie.
 
     Args:
-        folder: holds `adapter_config.json` and `adapter_model.safetensors` or `.bin`; a whole model beside them is not looked at.
+        folder: holds `adapter_config.json` and `adapter_model.safetensors` or `.bin`; a whole model beside them is not looked at. With
+            `defaults` also a weight file of any name, or the folder of one.
         canonical: a name in the adapter, without PEFT's own additions, to the family's.
         parts: how canonical names of a whole model begin; a name that begins otherwise is a language model's alone.
-        text_prefix: put before the names of an adapter of a language model alone.
+        text_prefix: put before names that begin with none of `parts`: they are a language model's.
+        defaults: the configuration where there is none, as research code saves adapters; None refuses that.
+        uses_beside: whether the caller takes `LEFT_BESIDE` too, which is refused otherwise.
 
     Raises:
         FileNotFoundError: the folder holds no adapter.
         ValueError: it is no LoRA, cannot be merged exactly, holds nothing, or its tensors and its configuration do not fit.
     """
-    path = folder / "adapter_config.json"
-    if not path.is_file():
+    home = folder if folder.is_dir() else folder.parent
+    path = home / "adapter_config.json"
+    if not path.is_file() and defaults is None:
         raise FileNotFoundError(f"{str(folder)!r} is not an adapter: missing ['adapter_config.json'].")
-    if (folder / LEFT_BESIDE).is_file():
+    if (home / LEFT_BESIDE).is_file() and not uses_beside:
         raise ValueError(
             f"{str(folder)!r} is a LoRA of LLaVA: its projector lies beside it, in {LEFT_BESIDE}, and would be lost. Give the folder to "
             "the family 'llava' (--model with --text_model), or merge it with LLaVA's own merge_lora_weights.py first."
         )
-    config = read_json(path)
+    config = read_json(path) if path.is_file() else dict(defaults)
     _refuse_what_cannot_be_merged(folder, config)
+    is_named_as_peft_does = defaults is None or (folder.is_dir() and adapter_files(folder))
+    found = adapter_tensors(folder) if is_named_as_peft_does else stored_tensors(folder)
     # `original_module` is PEFT's untrained copy of a module that was saved whole.
     stored = {
-        key: tensor
-        for key, tensor in adapter_tensors(folder).items()
-        if not key.endswith(COMPUTED_BUFFERS) and ".original_module." not in key
+        key: tensor for key, tensor in found.items() if not key.endswith(COMPUTED_BUFFERS) and ".original_module." not in key
     }
     if not stored:
         raise ValueError(
@@ -110,18 +121,22 @@ def read_adapter(
         )
     names = {key: canonical(without_peft(key)) for key in stored}
     is_whole = any(name.startswith(parts) for name in names.values())
-    prefix = "" if is_whole else text_prefix
+
+    def placed(name: str) -> str:
+        return name if name.startswith(parts) else text_prefix + name
+
     modules: dict[str, dict[str, StoredTensor]] = {}
     peft_names: dict[str, str] = {}
     whole: dict[str, StoredTensor] = {}
     for key, tensor in stored.items():
         if match := _LORA_KEY.fullmatch(names[key]):
-            modules.setdefault(prefix + match["module"], {})[match["part"]] = tensor
-            peft_names[prefix + match["module"]] = key.removeprefix("base_model.model.").partition(".lora_")[0]
+            module = placed(match["module"])
+            modules.setdefault(module, {})[match["part"]] = tensor
+            peft_names[module] = key.removeprefix("base_model.model.").partition(".lora_")[0]
         elif ".lora_" in names[key]:
             raise ValueError(f"The adapter {str(folder)!r} holds {key!r}, a kind of LoRA tensor that cannot be merged.")
         else:
-            whole[prefix + names[key]] = tensor
+            whole[placed(names[key])] = tensor
     lora = {module: _lora(folder, config, peft_names[module], found) for module, found in modules.items()}
     adapter = Adapter(folder, config, lora, whole, is_whole)
     _check_saved_modules(adapter)
@@ -151,9 +166,9 @@ def check_targets(adapter: Adapter, modules: Iterable[str], namings: Iterable[Ca
     """
     from peft.tuners.tuners_utils import check_target_module_exists
 
-    modules, config = list(modules), read_lora_config(adapter.folder)
-    if not config.target_modules or not adapter.lora or config.target_modules == "all-linear":
+    if not adapter.config.get("target_modules") or not adapter.lora or adapter.config["target_modules"] == "all-linear":
         return
+    modules, config = list(modules), _lora_config(adapter)
     naming = max(
         namings, key=lambda name: sum(bool(check_target_module_exists(config, name(module))) for module in adapter.lora)
     )
@@ -165,26 +180,17 @@ def check_targets(adapter: Adapter, modules: Iterable[str], namings: Iterable[Ca
         )
 
 
-def read_lora_config(folder: Path) -> Any:
-    """The LoRA configuration of an adapter, without the fields that only other versions of peft know.
-
-    Raises:
-        FileNotFoundError: there is no `adapter_config.json`.
-        ValueError: it is not LoRA's.
-    """
+def _lora_config(adapter: Adapter) -> Any:
+    """PEFT's configuration, without the fields that only other versions of it know."""
     from peft import LoraConfig
 
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} is not an adapter: missing ['adapter_config.json'].")
-    values = read_json(path)
-    if values.get("peft_type", "LORA") != "LORA":
-        raise ValueError(f"{str(path)!r} says peft_type {values['peft_type']!r}; only 'LORA' can be loaded.")
     known = {field.name for field in dataclasses.fields(LoraConfig)}
     try:
-        return LoraConfig(**{key: value for key, value in values.items() if key in known})
+        return LoraConfig(**{key: value for key, value in adapter.config.items() if key in known})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} is no configuration of a LoRA: {error}") from error
+        raise ValueError(
+            f"The adapter_config.json of {str(adapter.folder)!r} is no configuration of a LoRA: {error}"
+        ) from error
 
 
 def _refuse_what_cannot_be_merged(folder: Path, config: dict[str, Any]) -> None:
@@ -217,7 +223,7 @@ def _check_saved_modules(adapter: Adapter) -> None:
 def _lora(folder: Path, config: dict[str, Any], module: str, parts: dict[str, StoredTensor]) -> LoraModule:
     pair = ("lora_embedding_A", "lora_embedding_B") if "lora_embedding_A" in parts else ("lora_A", "lora_B")
     if missing := [part for part in pair if part not in parts]:
-        raise ValueError(f"The adapter {str(folder)!r} has no {missing} for {module}. Is the file whole?")
+        raise ValueError(f"The adapter {str(folder)!r} is half an adapter: it has no {missing} for {module}. Get it again.")
     a, b = (parts[part].shape for part in pair)
     if len(a) < 2 or len(b) < 2:
         raise ValueError(f"The adapter {str(folder)!r}: {module} has {pair[0]} {a} and {pair[1]} {b}, which are no matrices.")

@@ -32,6 +32,7 @@ class Part:
         tensors: canonical name to tensor, in the order of the files.
         files_folder: where its tokenizer and preprocessor settings lie.
         generation_folder: where its generation settings lie.
+        unused: names of the tensors there that are no part of it, such as a text tower's.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Part:
     tensors: dict[str, StoredTensor]
     files_folder: Path
     generation_folder: Path
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

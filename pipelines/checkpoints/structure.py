@@ -145,13 +145,6 @@ def empty_model(config: PreTrainedConfig, num_tensors: int, source: Path) -> Pre
         ) from error
 
 
-def is_same(first: StoredTensor, second: StoredTensor) -> bool:
-    """Whether two stored tensors have the same values."""
-    if first == second:
-        return True
-    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first.map(), second.map())
-
-
 def _file_names(model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> dict[str, str | None]:
     """Name in the file to the model's name; None where transformers makes something else of several (experts)."""
     conversions = get_model_conversion_mapping(model)

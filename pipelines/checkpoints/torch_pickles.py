@@ -43,23 +43,33 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ZIP_START = b"PK\x03\x04"
 
 
-class Inert:
-    """Stands for anything in a pickle that is no tensor and no plain value. Nothing can be had from it."""
+class Inert(dict):
+    """Stands for anything in a pickle that is no tensor, plain container or plain value: the items, `arguments` and `state` it was to
+    be made from. Nothing of it runs."""
+
+    arguments: tuple = ()
+    state: Any = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
+        made = super().__new__(cls)
+        made.arguments = args
+        if len(args) == 1 and isinstance(args[0], dict):
+            made.update(args[0])
+        return made
 
     def __init__(self, *args: Any, **kwargs: Any):
-        pass
+        super().__init__()  # `__new__` has taken the items
+
+    __hash__ = object.__hash__
 
     def __call__(self, *args: Any, **kwargs: Any) -> "Inert":
-        return self
+        return Inert(*args)
 
     def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
+        self.state = state
 
     def append(self, item: Any) -> None:
-        pass
+        """A list's items, which nobody reads."""
 
     extend = add = append
 
@@ -109,10 +119,11 @@ def read_pickle_header(file: Path) -> dict[str, StoredTensor]:
     """
     content = read_pickle(file)
     if isinstance(content, dict):
-        content = next((content[wrapper] for wrapper in WRAPPERS if isinstance(content.get(wrapper), dict)), content)
+        inner = (content.get(wrapper) for wrapper in WRAPPERS)
+        content = next((found for found in inner if isinstance(found, dict) and not isinstance(found, Inert)), content)
     others = (
         [type(value).__name__ for value in content.values() if not isinstance(value, StoredTensor)]
-        if isinstance(content, dict)
+        if isinstance(content, dict) and not isinstance(content, Inert)
         else [type(content).__name__]
     )
     if others or not all(isinstance(name, str) for name in content):
@@ -170,27 +181,6 @@ _REBUILDERS = {
     "_rebuild_tensor_v2": _rebuild_tensor,
     "_rebuild_parameter": lambda view, *_rest: view,
 }
-
-
-def check_cost(file: Path) -> None:
-    """Look over a PyTorch file that somebody else will unpickle.
-
-    Raises:
-        ValueError: it is broken, holds code, or asks for more memory than a checkpoint needs.
-    """
-    with open(file, "rb") as handle:
-        is_zip = handle.read(4) == _ZIP_START
-        handle.seek(0)
-        if is_zip:
-            with zipfile.ZipFile(handle) as archive:
-                for entry, folder, name in _checked(archive):
-                    if (folder, name) == ("", "data.pkl"):
-                        _check_program(archive.read(entry))
-        else:
-            position = 0
-            for _ in range(5):
-                handle.seek(position)
-                position += _check_program(handle.read(MAX_PICKLE_BYTES))
 
 
 def _load(content: bytes) -> tuple[Any, int]:
@@ -280,7 +270,7 @@ def _views(content: Any, seen: set[int]):
     """All tensors in nested containers."""
     if isinstance(content, _View):
         yield content
-    elif isinstance(content, dict | list | tuple) and id(content) not in seen:
+    elif isinstance(content, dict | list | tuple) and not isinstance(content, Inert) and id(content) not in seen:
         seen.add(id(content))
         for value in content.values() if isinstance(content, dict) else content:
             yield from _views(value, seen)
@@ -290,7 +280,7 @@ def _placed(content: Any, file: Path, places: dict[str, tuple[int, int]], done: 
     """The content with every view in its place in the file; what stands in it several times is worked through once."""
     if isinstance(content, _View):
         return _stored(content, file, places)
-    if not isinstance(content, dict | list | tuple):
+    if not isinstance(content, dict | list | tuple) or isinstance(content, Inert):
         return content
     if id(content) in done:
         if done[id(content)] is None:

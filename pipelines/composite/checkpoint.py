@@ -6,7 +6,6 @@
 """
 
 import copy
-import dataclasses
 import json
 import os
 import shutil
@@ -21,8 +20,8 @@ from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedConfig
 from ..checkpoints.meta_llama import is_meta_llama
 from ..json_files import read_json
 from ..weights import tensor_headers, weight_files
-from .lora import Adapter, WholeAdapter, whole_model_adapter
 from .modeling import CompositeForConditionalGeneration, CompositeVisionModel, compose, load_language_model
+from .parts import Parts
 from .processing import CompositeProcessor
 from .tensors import MAX_SHARD_BYTES, check_finite, check_placed, new_folder, stored_tensors, write_safetensors
 
@@ -30,35 +29,6 @@ LAYOUTS = ("webui", "transformers", "original")
 SMALLEST_NORM = 0.02
 """Mean of a language model's last norm, which begins at 1; in weights minus another's it is next to 0."""
 VISION_PREFIX = "model.vision_model."
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A model as it lies on disk: tensors are mapped, not read.
-
-    Attributes:
-        config: of the whole model.
-        vision: the vision model's tensors, under its own names.
-        language: the language model's tensors, under the names of a causal language model; None when it is not wanted.
-        tokenizer_folder: where the tokenizer's files are.
-        source: for errors.
-        adapter: to be merged into the language model.
-        processor: of a model that is in memory; else the files in `tokenizer_folder` make it.
-        generation_config: likewise.
-    """
-
-    config: PreTrainedConfig
-    vision: dict[str, torch.Tensor]
-    language: dict[str, torch.Tensor] | None
-    tokenizer_folder: Path
-    source: str
-    adapter: Adapter | None = None
-    processor: CompositeProcessor | None = None
-    generation_config: GenerationConfig | None = None
-
-    def language_tensors(self):
-        """(name, tensor) of the language model, the adapter merged."""
-        return self.adapter.merge(self.language) if self.adapter else iter(self.language.items())
 
 
 @dataclass(frozen=True)
@@ -168,26 +138,9 @@ class Family:
         else:
             parts = self._read_own(path, layout, with_language)
         if lora_model is not None:
-            adapter = Path(lora_model).expanduser()
-            whole = whole_model_adapter(adapter)
-            parts = self.apply_adapter(parts, adapter) if whole is None else self._apply_whole(parts, whole)
+            parts = self.apply_adapter(parts, Path(lora_model).expanduser())
         self._check(parts)
         return parts
-
-    def _apply_whole(self, parts: Parts, adapter: WholeAdapter) -> Parts:
-        """An adapter of a whole model: the vision model's share is merged here, the language model's while it is read."""
-        if parts.adapter is not None:
-            raise ValueError(f"{parts.source} has an adapter of its own: merge that one first, then {adapter.source}.")
-        (vision_pairs, language_pairs), (vision, language) = self.split(adapter.pairs), self.split(adapter.whole)
-        lost = [name for name in vision if name not in parts.vision]
-        lost += [] if parts.language is None else [name for name in language if name not in parts.language]
-        if lost:
-            raise ValueError(
-                f"{adapter.source} holds {lost[:3]}, which are not in {parts.source}. Was it made for another model?"
-            )
-        merged = dict(adapter.over(vision_pairs).merge(parts.vision | vision))
-        given = None if parts.language is None else parts.language | language
-        return dataclasses.replace(parts, vision=merged, language=given, adapter=adapter.over(language_pairs))
 
     def load_vision(self, path: str | os.PathLike, dtype: torch.dtype | str | None = None, **where: Any):
         """(vision model, processor); the language model stays on disk."""
@@ -285,9 +238,10 @@ class Family:
                 self.write_original(parts, out)
             else:
                 self._write_own(parts, out, layout)
-            adapter = f" and {parts.adapter.source} (LoRA, merged)" if parts.adapter else ""
+            adapter = f" and {parts.adapter} (LoRA, merged)" if parts.adapter else ""
             card = CARD.format(name=Path(target).name, family=self.name, source=parts.source, adapter=adapter, layout=layout)
             (folder / "README.md").write_text(card, encoding="utf-8")
+            self.load_processor(self.read(folder))  # before it gets its name: every tensor in its place, whatever wrote it
 
     def convert(
         self,
@@ -354,7 +308,9 @@ class Family:
         if model.config.text_config.tie_word_embeddings:
             language.pop("lm_head.weight", None)
         config, source = copy.deepcopy(model.config), f"the model in memory ({self.name})"
-        parts = Parts(config, vision, language, Path(folder), source, None, processor, model.generation_config)
+        parts = Parts(
+            config, vision, language, Path(folder), source, processor=processor, generation_config=model.generation_config
+        )
         self.write(parts, folder, force=True)
 
     def _read_own(self, folder: Path, layout: str, with_language: bool) -> Parts:
@@ -387,10 +343,6 @@ class Family:
                     f"{str(parts.tokenizer_folder)!r} is a delta and no language model: its last norm is {scale:.3f} on average. Add it "
                     "to LLaMA first: python -m training merge --text_model LLAMA --delta FOLDER --output_dir vicuna"
                 )
-            if parts.adapter is not None:
-                lost = [module for module in parts.adapter.pairs if f"{module}.weight" not in parts.language]
-                if lost:
-                    raise ValueError(f"{parts.adapter.source}: {lost[:3]} are not in the language model of {parts.source}.")
 
     def _vision(self, parts: Parts, dtype: torch.dtype | str | None) -> CompositeVisionModel:
         stored = next(tensor.dtype for tensor in parts.vision.values() if tensor.is_floating_point())

@@ -1,64 +1,30 @@
-"""LoRA adapters of language models in every form they were published in, merged while the weights are read.
+"""Adapters of composite models in every form they were published in, laid over the parts of a model.
 
 Whole PEFT state dicts or LoRA keys alone, with and without the adapter's name in the keys (`.default.`), with and without
-`base_model.model.`, with and without an `adapter_config.json`.
+`base_model.model.`, with and without an `adapter_config.json`; of the language model by itself or inside the whole model. What PEFT
+can put into an adapter is read by `pipelines.checkpoints.adapters`, and laid over the weights by `pipelines.checkpoints.overlay`.
 """
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from ..checkpoints import adapters
-from ..checkpoints.adapters import LEFT_BESIDE, without_peft
-from ..json_files import read_json
-from .tensors import stored_tensors
+from ..checkpoints.adapters import Adapter, read_adapter
+from ..checkpoints.offsets import StoredTensor
+from ..checkpoints.overlay import Overlay
+from ..checkpoints.structure import language_model
+from ..tokenization import has_tokenizer
+from .parts import Parts
 
-_LORA = re.compile(r"^(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight$")
 _LANGUAGE_PREFIXES = ("language_model.model.", "model.language_model.", "llama_model.model.", "language_model.", "model.")
-_OF_A_WHOLE_MODEL = ("model.language_model.", "model.vision_model.", "model.vision_tower.", "model.multi_modal_projector.")
 _HEADS = ("language_model.lm_head.", "llama_model.lm_head.", "lm_head.")
+_ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv2d)
 
-
-@dataclass(frozen=True)
-class Adapter:
-    """An adapter's tensors.
-
-    Attributes:
-        pairs: (A, B) by the language model's module, such as "model.layers.0.self_attn.q_proj"; A is (r, in), B is (out, r).
-        scaling: alpha / r.
-        rest: what else is in the file, by its name without PEFT's prefix; a whole state dict brings its base along.
-        source: for errors.
-    """
-
-    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
-    scaling: float
-    rest: dict[str, torch.Tensor]
-    source: str
-
-    def merge(self, language: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-        """The language model's tensors with the adapter added in fp32, one at a time, in their own dtype.
-
-        Raises:
-            ValueError: a module is not in the language model, or has another shape.
-        """
-        if lost := [module for module in self.pairs if f"{module}.weight" not in language]:
-            raise ValueError(
-                f"{self.source}: {len(lost)} of {len(self.pairs)} modules are not in the language model: {lost[:3]}."
-            )
-        for name, weight in language.items():
-            pair = self.pairs.get(name.removesuffix(".weight"))
-            if pair is not None:
-                a, b = pair
-                if (b.shape[0], a.shape[1]) != tuple(weight.shape) or a.shape[0] != b.shape[1]:
-                    raise ValueError(
-                        f"{self.source}: {name} is {tuple(weight.shape)}, but the adapter is for {(b.shape[0], a.shape[1])}: it "
-                        "belongs to another language model."
-                    )
-                weight = (weight.float() + self.scaling * (b.float() @ a.float())).to(weight.dtype)
-            yield name, weight
+Tensors = Mapping[str, torch.Tensor]
 
 
 def language_name(name: str) -> str | None:
@@ -72,80 +38,96 @@ def language_name(name: str) -> str | None:
     return None
 
 
-def read_adapter(path: Path, default_alpha: float) -> Adapter:
-    """An adapter file, or a folder that holds one.
+def with_adapter(
+    parts: Parts,
+    path: Path,
+    vision_class: type[nn.Module],
+    default_alpha: float,
+    from_published: Callable[[Tensors], dict[str, torch.Tensor]] = dict,
+    vision_prefix: str = "model.vision_model.",
+    uses_beside: bool = False,
+) -> Parts:
+    """A model with an adapter over it; the language model's share is merged when its tensors are asked for.
 
     Args:
+        parts: the model.
         path: `pytorch_model.bin`, `adapter_model.bin`, any other name, or their folder.
+        vision_class: of the vision model.
         default_alpha: lora_alpha where no `adapter_config.json` says it.
+        from_published: whole tensors of the vision model under published names to those of `parts.vision`.
+        vision_prefix: how the vision model's names begin in the whole model in memory, as PEFT sees it.
+        uses_beside: see `read_adapter`.
 
     Raises:
-        ValueError: there is no LoRA in it, a half of a pair is missing, or it adapts another part than the language model.
+        ValueError: there is no LoRA in it, it is not whole, or belongs to another model.
     """
-    source = repr(str(path))
-    tensors = {name.removeprefix("base_model.model."): tensor for name, tensor in stored_tensors(path).items()}
-    halves: dict[str, dict[str, torch.Tensor]] = {}
-    rest = {}
-    for name, tensor in tensors.items():
-        if match := _LORA.match(name):
-            halves.setdefault(match["module"], {})[match["side"]] = tensor
-        else:
-            rest[name.replace(".base_layer.", ".")] = tensor
-    if not halves:
+
+    def canonical(name: str) -> str:
+        return language_name(name) or name.removeprefix(vision_prefix)
+
+    adapter = read_adapter(path, canonical, defaults={"lora_alpha": default_alpha}, uses_beside=uses_beside)
+    if not adapter.lora:
         raise ValueError(
-            f"{source} holds no LoRA: none of its {len(tensors)} tensors is named '*.lora_A.*'. Give the adapter's file."
+            f"{str(path)!r} holds no LoRA: none of its {len(adapter.whole)} tensors is named '*.lora_A.*'. Give the adapter's file."
         )
-    pairs = {}
-    for module, sides in halves.items():
-        known = language_name(f"{module}.weight")
-        if known is None:
-            raise ValueError(
-                f"{source} adapts {module!r}, which is no part of the language model; only that one can be merged."
-            )
-        if len(sides) != 2:
-            raise ValueError(f"{source} is half an adapter: {module} has lora_{next(iter(sides))} only. Copy the file again.")
-        pairs[known.removesuffix(".weight")] = (sides["A"], sides["B"])
-    rank = next(iter(pairs.values()))[0].shape[0]
-    config = read_json((path if path.is_dir() else path.parent) / "adapter_config.json")
-    if unknown := [key for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern") if config.get(key)]:
-        raise ValueError(f"{source} uses {unknown}, which is not merged here. Merge it: python -m training merge --help")
-    return Adapter(pairs, config.get("lora_alpha", default_alpha) / config.get("r", rank), rest, source)
+    own = {name: tensor for name, tensor in adapter.whole.items() if language_name(name) or name in parts.vision}
+    published = {name: tensor.map() for name, tensor in adapter.whole.items() if name not in own}
+    adapter = dataclasses.replace(adapter, whole=own | from_published(published))
+    config, structure = parts.config.text_config, None
+    if parts.language is None:
+        adapter = _without_language(adapter)
+    else:
+        structure = language_model(config, parts.language, path)
+    overlay = Overlay(parts.vision | (parts.language or {}), structure)
+    overlay.changes.update(parts.changes)
+    is_whole = any(f"{module}.weight" in parts.vision for module in adapter.lora)
+    rows = None if structure is None else overlay.num_rows
+    overlay.apply(adapter, _modules(vision_class, parts) if is_whole else (), _namings(vision_prefix))
+    tokenizer_folder = parts.tokenizer_folder
+    if structure is not None:
+        config.vocab_size, config.tie_word_embeddings = overlay.num_rows, overlay.is_tied
+        if overlay.num_rows != rows:
+            tokenizer_folder = path if path.is_dir() else path.parent
+            if not has_tokenizer(tokenizer_folder):
+                raise ValueError(
+                    f"The adapter {str(path)!r} brings {overlay.num_rows} token embeddings where the model has {rows}, but no tokenizer "
+                    "for them. Copy the tokenizer it was trained with into its folder."
+                )
+    vision = {name: overlay.read(name) for name in parts.vision}
+    language = {name: _mapped(tensor) for name, tensor in overlay.tensors.items() if name not in vision}
+    return dataclasses.replace(
+        parts,
+        vision=vision,
+        language=None if parts.language is None else language,
+        changes={name: change for name, change in overlay.changes.items() if name not in vision},
+        tokenizer_folder=tokenizer_folder,
+        adapter=repr(str(path)),
+    )
 
 
-@dataclass(frozen=True)
-class WholeAdapter:
-    """An adapter over a whole model, as `python -m training train` and PEFT write it.
-
-    Attributes:
-        pairs: (A, B) by the name of the weight in the model; B has the scale in it.
-        whole: tensors that take the model's place, by their names in it.
-        source: for errors.
-    """
-
-    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
-    whole: dict[str, torch.Tensor]
-    source: str
-
-    def over(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> Adapter:
-        """A share of its LoRA, by the names of the weights that it is for."""
-        return Adapter({name.removesuffix(".weight"): pair for name, pair in pairs.items()}, 1.0, {}, self.source)
+def _without_language(adapter: Adapter) -> Adapter:
+    lora = {module: lora for module, lora in adapter.lora.items() if not language_name(f"{module}.weight")}
+    whole = {name: tensor for name, tensor in adapter.whole.items() if not language_name(name)}
+    return dataclasses.replace(adapter, lora=lora, whole=whole)
 
 
-def whole_model_adapter(folder: Path) -> WholeAdapter | None:
-    """The adapter of a folder, where it was made over a whole model; None for one of a language model alone.
+def _modules(vision_class: type[nn.Module], parts: Parts) -> set[str]:
+    """The modules of the vision model that LoRA may stand on."""
+    with torch.device("meta"):
+        named = vision_class(copy.deepcopy(parts.config)).named_modules()
+    return {name for name, module in named if isinstance(module, _ADAPTABLE) and f"{name}.weight" in parts.vision}
 
-    Raises:
-        ValueError: it cannot be merged exactly.
-    """
-    if not (folder / "adapter_config.json").is_file() or (folder / LEFT_BESIDE).is_file():
-        return None
-    if not any(without_peft(name).startswith(_OF_A_WHOLE_MODEL) for name in stored_tensors(folder)):
-        return None
-    adapter, source = adapters.read_adapter(folder), repr(str(folder))
-    pairs = {}
-    for module, lora in adapter.lora.items():
-        if set(lora.parts) != {"lora_A", "lora_B"}:
-            raise ValueError(f"{source} has {sorted(lora.parts)} for {module}; only lora_A and lora_B can be merged here.")
-        a, b = (lora.parts[side].map() for side in ("lora_A", "lora_B"))
-        pairs[f"{module}.weight"] = (a, b.float() * lora.scale)
-    return WholeAdapter(pairs, {name: tensor.map() for name, tensor in adapter.whole.items()}, source)
+
+def _namings(vision_prefix: str) -> list[Callable[[str], str]]:
+    """What a module may be called where an adapter was trained: alone, in the whole model in memory, in the published one."""
+
+    def in_memory(module: str) -> str:
+        if not language_name(f"{module}.weight"):
+            return vision_prefix + module
+        return module if module == "lm_head" else f"model.language_model.{module.removeprefix('model.')}"
+
+    return [in_memory, str, lambda module: f"language_model.{module}", lambda module: f"llama_model.{module}"]
+
+
+def _mapped(tensor: StoredTensor | torch.Tensor) -> torch.Tensor:
+    return tensor.map() if isinstance(tensor, StoredTensor) else tensor

@@ -4,6 +4,7 @@ The reader is `pipelines.checkpoints.stored_tensors`.
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -131,29 +132,54 @@ def _write_shards(tensors, folder: Path, stem: str, suffix: str, save, max_shard
 def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
     """A folder under a temporary name beside `target`, which takes its place when the block ends well, and is gone when not.
 
+    What a killed run left is thrown away, and a model that it had put aside is put back.
+
     Args:
         target: does not exist yet, is empty, or holds a model and `force` is given.
 
     Raises:
         FileExistsError: the target holds something else.
+        BlockingIOError: another process is making the same folder.
     """
-    holds_something = target.exists() and (not target.is_dir() or any(target.iterdir()))
-    if holds_something and not (force and (target / "config.json").is_file()):
-        hint = (
-            "--force replaces a model, but this is none. Choose another folder."
-            if force
-            else "Choose another, or give --force."
-        )
-        raise FileExistsError(f"{str(target)!r} exists already and is not empty. {hint}")
-    partial_folder = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
-    partial_folder.mkdir(parents=True)
-    try:
+    partial_folder, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
+    with _locked(partial_folder, target):
+        if old.exists() and not target.exists():
+            old.rename(target)
+        holds_something = target.exists() and (not target.is_dir() or any(target.iterdir()))
+        if holds_something and not (force and (target / "config.json").is_file()):
+            hint = (
+                "--force replaces a model, but this is none. Choose another folder."
+                if force
+                else "Choose another, or give --force."
+            )
+            raise FileExistsError(f"{str(target)!r} exists already and is not empty. {hint}")
         yield partial_folder
-        old = target.with_name(f".{target.name}.old")
         if target.exists():
             target.rename(old)
         partial_folder.rename(target)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _locked(partial_folder: Path, target: Path) -> Iterator[None]:
+    """Makes the folder anew and keeps others from doing the same; it is gone afterwards unless it was renamed."""
+    partial_folder.mkdir(parents=True, exist_ok=True)
+    lock = None
+    try:
+        import fcntl
+
+        lock = os.open(partial_folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # not on Windows
+        pass
+    except OSError as error:
+        os.close(lock)
+        raise BlockingIOError(f"Another process is making {str(target)!r}. Wait for it, or end it.") from error
+    try:
+        for path in partial_folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)

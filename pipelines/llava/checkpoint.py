@@ -18,8 +18,9 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration, LlavaModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ..composite.checkpoint import Family, Output, Parts, write_json
-from ..composite.lora import language_name, read_adapter
+from ..composite.checkpoint import Family, Output, write_json
+from ..composite.lora import language_name, with_adapter
+from ..composite.parts import Parts
 from ..composite.processing import PLACEHOLDER
 from ..composite.tensors import check_finite, check_placed, stored_tensors, write_pickles, write_safetensors
 from ..hub import resolve_folder
@@ -187,7 +188,7 @@ def read_original(
     has_bias = ("bias" if is_linear else "0.bias") in projector
     config = composed(text_config, vision_config, settings, is_linear, tokens[placeholder], has_bias)
     parts = Parts(config, vision, _with_rows(config, language) if with_language else None, tokenizer_folder, source)
-    return dataclasses.replace(parts, adapter=_adapter(folder)) if is_lora else parts
+    return _with_lora(parts, folder) if is_lora else parts
 
 
 def apply_adapter(parts: Parts, path: Path) -> Parts:
@@ -204,7 +205,7 @@ def apply_adapter(parts: Parts, path: Path) -> Parts:
                 raise ValueError(f"{str(folder / name)!r} holds {unknown[:3]}, which have no place in a LLaVA.")
             if language is not None:
                 language |= {language_name(_plain(key)): tensor for key, tensor in rest.items()}
-    return dataclasses.replace(parts, vision=vision, language=language, adapter=_adapter(path))
+    return _with_lora(dataclasses.replace(parts, vision=vision, language=language), path)
 
 
 def write_original(parts: Parts, out: Output) -> None:
@@ -225,11 +226,8 @@ def write_original(parts: Parts, out: Output) -> None:
     FAMILY._copy_files(parts, out.folder)
 
 
-def _adapter(path: Path):
-    for name in ("adapter_model.safetensors", "adapter_model.bin"):
-        if path.is_dir() and (path / name).is_file():
-            return read_adapter(path / name, LORA_ALPHA)
-    return read_adapter(path, LORA_ALPHA)
+def _with_lora(parts: Parts, path: Path) -> Parts:
+    return with_adapter(parts, path, LlavaModel, LORA_ALPHA, vision_prefix="model.", uses_beside=True)
 
 
 def _encoder(settings: dict[str, Any], stored: dict[str, torch.Tensor], given: Any, source: str) -> tuple[Any, dict]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from ..composite.checkpoint import Family, Output, Parts, read_text_model
-from ..composite.lora import language_name, read_adapter
+from ..composite.checkpoint import Family, Output, read_text_model
+from ..composite.lora import with_adapter
+from ..composite.parts import Parts
 from ..composite.tensors import stored_tensors, write_pickles
 from ..mplug_owl.checkpoint import copy_tokenizer
 from .configuration_minigpt4 import MiniGPT4Config
@@ -26,6 +27,8 @@ SAMPLING = {"do_sample": True, "top_p": 0.9, "temperature": 1.0, "max_new_tokens
 logger = logging.getLogger(__name__)
 
 LATER_VICUNA_TOKENS = 32000
+LORA_ALPHA = 16
+"""lora_alpha where no `adapter_config.json` says it."""
 
 FILES = {
     "encoder": "eva_vit_g.pth",
@@ -227,12 +230,8 @@ def apply_adapter(parts: Parts, path: Path) -> Parts:
                 "(4096 is a 7B, 5120 a 13B). Give the matching pair."
             )
         return dataclasses.replace(parts, vision=vision)
-    adapter = read_adapter(path, default_alpha=16)
-    others = {name: tensor for name, tensor in adapter.rest.items() if language_name(name) is None}
-    own = {known: tensor for name, tensor in adapter.rest.items() if (known := language_name(name)) is not None}
-    vision = parts.vision | vision_from_published(others, parts.config.vision_config.num_hidden_layers)
-    language = None if parts.language is None else parts.language | own
-    return dataclasses.replace(parts, vision=vision, language=language, adapter=adapter)
+    depth = parts.config.vision_config.num_hidden_layers
+    return with_adapter(parts, path, MiniGPT4VisionModel, LORA_ALPHA, lambda published: vision_from_published(published, depth))
 
 
 def write_original(parts: Parts, out: Output) -> None:

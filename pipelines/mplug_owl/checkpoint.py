@@ -1,6 +1,5 @@
 """mPLUG-Owl's published files: the hub folder, LRV-Instruction V2's adapter, and writing the hub folder again."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -9,8 +8,9 @@ from typing import Any
 
 import torch
 
-from ..composite.checkpoint import Family, Output, Parts, write_json
-from ..composite.lora import language_name, read_adapter
+from ..composite.checkpoint import Family, Output, write_json
+from ..composite.lora import with_adapter
+from ..composite.parts import Parts
 from ..composite.tensors import stored_tensors, write_pickles
 from ..json_files import read_json
 from .configuration_mplug_owl import MplugOwlConfig
@@ -82,18 +82,11 @@ def _widths_of(config: MplugOwlConfig, tensors: dict[str, torch.Tensor]) -> None
 
 
 def apply_adapter(parts: Parts, path: Path) -> Parts:
-    """LRV-Instruction V2 or another LoRA on the language model; a whole state dict brings the base it was trained on."""
-    adapter = read_adapter(path, LRV_ALPHA)
-    config = parts.config
-    config.prompt_style = "lrv"
-    if not adapter.rest:
-        return dataclasses.replace(parts, adapter=adapter)
-    vision = vision_from_published(
-        {name: t for name, t in adapter.rest.items() if language_name(name) is None}, config.vision_config.num_attention_heads
-    )
-    language = {known: t for name, t in adapter.rest.items() if (known := language_name(name)) is not None}
-    merged = None if parts.language is None else parts.language | language
-    return dataclasses.replace(parts, vision=parts.vision | vision, language=merged, adapter=adapter)
+    """LRV-Instruction V2 or another LoRA; a whole state dict brings the base it was trained on."""
+    folder = path if path.is_dir() else path.parent
+    parts.config.prompt_style = read_json(folder / "config.json").get("prompt_style", "lrv")
+    num_heads = parts.config.vision_config.num_attention_heads
+    return with_adapter(parts, path, MplugOwlVisionModel, LRV_ALPHA, lambda tensors: vision_from_published(tensors, num_heads))
 
 
 def write_original(parts: Parts, out: Output) -> None:

@@ -28,11 +28,16 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ..checkpoints.adapters import read_adapter
+from ..checkpoints.low_rank import LowRank, changed
+from ..checkpoints.offsets import StoredTensor
+from ..checkpoints.overlay import Overlay
+from ..checkpoints.stored_tensors import read_header
+from ..checkpoints.structure import language_model
+from ..checkpoints.torch_pickles import read_pickle
 from ..composite.checkpoint import read_text_model
 from ..composite.tensors import check_finite, check_placed
 from ..embedder import embedding_device
 from ..hub import resolve_folder
-from ..inert_pickle import load_inert
 from ..json_files import read_json
 from ..weights import load_tensors
 from .configuration_open_flamingo import OpenFlamingoConfig
@@ -42,6 +47,7 @@ from .pipeline import OpenFlamingoPipeline
 from .processing_open_flamingo import IMAGE_TOKEN, OpenFlamingoProcessor, load_image_processor, load_tokenizer
 
 Tensors = dict[str, torch.Tensor]
+(LANGUAGE,) = PARTS["language"]
 
 
 @dataclass
@@ -54,7 +60,7 @@ class Checkpoint:
         tokenizer, image_processor: what its processor is made of.
         generation_config: sampling defaults.
         chat_template: None for Multimodal-GPT's.
-        lora: by the weight it changes; see `merged`.
+        changes: by the weight, what LoRA adds to it; see `merged`.
         source: for errors, and the folder of the language model's other files.
     """
 
@@ -64,7 +70,7 @@ class Checkpoint:
     image_processor: CLIPImageProcessorPil
     generation_config: GenerationConfig
     chat_template: str | None = None
-    lora: "dict[str, LoraPair]" = field(default_factory=dict)
+    changes: dict[str, tuple[LowRank, ...]] = field(default_factory=dict)
     source: Path = Path()
 
     def merged(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
@@ -78,22 +84,12 @@ class Checkpoint:
         """
         for name, tensor in self.tensors.items():
             result = tensor
-            if name in self.lora:
-                pair = self.lora[name]
-                result = tensor.float() + pair.scale * (pair.b.float() @ pair.a.float())
+            if name in self.changes:
+                result = changed(tensor.float(), self.changes[name])
             if result.is_floating_point():
                 result = result.to(dtype or tensor.dtype)
             check_finite({name: result}, repr(str(self.source)))
             yield name, result
-
-
-@dataclass(frozen=True)
-class LoraPair:
-    """What is added to a weight: scale x b @ a."""
-
-    a: torch.Tensor
-    b: torch.Tensor
-    scale: float
 
 
 def load_model(
@@ -206,8 +202,7 @@ def read_checkpoint(
 
 def language_tensors(tensors: Tensors) -> Tensors:
     """Those of the language model, under the names of its own files."""
-    (prefix,) = PARTS["language"]
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(LANGUAGE): tensor for name, tensor in tensors.items() if name.startswith(LANGUAGE)}
 
 
 def vision_tensors(tensors: Tensors) -> Tensors:
@@ -329,21 +324,15 @@ def _beside(file: Path, given: str | os.PathLike | None, name: str, argument: st
     )
 
 
-def named_tensors(file: Path) -> tuple[Tensors, Any]:
-    """The tensors of a PyTorch checkpoint, and what lies beside them; nothing of it is run.
+def named_tensors(file: Path) -> Tensors:
+    """The tensors of a PyTorch checkpoint, left on disk; nothing of it is run.
 
     Raises:
         ValueError: it holds no named tensors.
     """
-    content = load_inert(file)
-    tensors = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
-    if (
-        not isinstance(tensors, Mapping)
-        or not tensors
-        or not all(isinstance(value, torch.Tensor) for value in tensors.values())
-    ):
+    if not (found := read_header(file)):
         raise ValueError(f"{str(file)!r} holds no named tensors: it is no checkpoint of OpenFlamingo or Multimodal-GPT.")
-    return {str(name): tensor.detach() for name, tensor in tensors.items()}, content
+    return {name: tensor.map() for name, tensor in found.items()}
 
 
 def is_published(path: Path) -> bool:
@@ -352,14 +341,14 @@ def is_published(path: Path) -> bool:
     try:
         if not file.is_file():
             return False
-        names = [name.removeprefix("module.") for name in named_tensors(file)[0]]
+        names = [name.removeprefix("module.") for name in read_header(file)]
     except ValueError:
         return False
     return any(name.startswith(("perceiver.", "lang_encoder.")) for name in names)
 
 
 def _read_checkpoint_pt(file: Path) -> Tensors:
-    stored, _ = named_tensors(file)
+    stored = named_tensors(file)
     tensors: Tensors = {}
     for name, tensor in stored.items():
         ours = from_checkpoint(name)
@@ -474,66 +463,53 @@ def _open_clip_config(file: Path, tensors: Tensors) -> dict[str, Any]:
     }
 
 
-def add_lora(checkpoint: Checkpoint, file: Path) -> None:
-    """Give a checkpoint Multimodal-GPT's LoRA, and put whole tensors that were trained in their place.
+def add_lora(checkpoint: Checkpoint, path: Path) -> None:
+    """Give a checkpoint an adapter: Multimodal-GPT's LoRA, or one of PEFT's over the language model or the whole model.
 
     Args:
         checkpoint: changed in place.
-        file: `mmgpt-lora-v0-release.pt`, or what its trainer writes.
+        path: `mmgpt-lora-v0-release.pt`, what its trainer writes, or an adapter's folder.
 
     Raises:
         FileNotFoundError, ValueError: the file is not there, is no LoRA, is half a LoRA, or belongs to another model.
     """
-    tensors = checkpoint.tensors
-    pairs: dict[str, Tensors] = {}
-    whole: Tensors = {}
-    scale, scales = 1.0, {}
-    if (file / "adapter_config.json").is_file():
-        adapter = read_adapter(file)
-        scales = {f"{module}.weight": lora.scale for module, lora in adapter.lora.items()}
-        stored = {
-            f"{module}.lora_{side}.weight": lora.parts[f"lora_{side}"].map()
-            for module, lora in adapter.lora.items()
-            for side in "AB"
-        }
-        stored |= {name: tensor.map() for name, tensor in adapter.whole.items()}
-    elif file.is_file():
-        stored, content = named_tensors(file)
-        scale = _lora_scale(content)
-    else:
+    if not path.is_file() and not (path / "adapter_config.json").is_file():
         raise FileNotFoundError(
-            f"lora_model {str(file)!r} is neither an adapter's folder nor a file. Give mmgpt-lora-v0-release.pt, or what a trainer wrote."
+            f"lora_model {str(path)!r} is neither an adapter's folder nor a file. Give mmgpt-lora-v0-release.pt, or what a trainer wrote."
         )
-    for name, tensor in stored.items():
-        if (found := from_lora(name)) is not None:
-            pairs.setdefault(found[0], {})[found[1]] = tensor
-        elif (ours := from_checkpoint(name)) is not None:
-            whole[ours] = tensor
-    if not pairs:
-        raise ValueError(f"{str(file)!r} holds no LoRA: its first names are {[*stored][:3]}. Give mmgpt-lora-v0-release.pt.")
-    check_finite(stored, repr(str(file)))
-    lost = [name for name in (*pairs, *whole) if name not in tensors]
-    halves = [name for name, pair in pairs.items() if len(pair) != 2]
-    wrong = [
-        name
-        for name, pair in pairs.items()
-        if name in tensors and len(pair) == 2 and tensors[name].shape != (pair["B"].shape[0], pair["A"].shape[1])
-    ] + [name for name, tensor in whole.items() if name in tensors and tensors[name].shape != tensor.shape]
-    if lost or halves or wrong:
+    settings = lora_settings(read_pickle(path)) if path.is_file() and path.suffix != ".safetensors" else {}
+    prefixes = tuple(prefix for found in PARTS.values() for prefix in found)
+    adapter = read_adapter(path, lambda name: from_checkpoint(name) or name, prefixes, LANGUAGE, defaults=settings)
+    if not adapter.lora:
         raise ValueError(
-            f"The LoRA {str(file)!r} does not fit this model: {len(lost)} of its places are unknown {lost[:3]}, {len(halves)} have one "
-            f"half {halves[:3]}, {len(wrong)} another shape {wrong[:3]}. Was it made for another language model?"
+            f"{str(path)!r} holds no LoRA: its first names are {[*adapter.whole][:3]}. Give mmgpt-lora-v0-release.pt."
         )
-    checkpoint.lora |= {name: LoraPair(pair["A"], pair["B"], scales.get(name, scale)) for name, pair in pairs.items()}
-    tensors |= whole
+    config, tensors = checkpoint.config, checkpoint.tensors
+    overlay = Overlay(tensors, language_model(config.text_config, language_tensors(tensors), path), LANGUAGE)
+    overlay.changes.update(checkpoint.changes)
+    with torch.device("meta"):
+        named = OpenFlamingoForConditionalGeneration(copy.deepcopy(config)).named_modules()
+    linear = {name for name, module in named if isinstance(module, torch.nn.Linear) and f"{name}.weight" in tensors}
+    overlay.apply(adapter, linear if adapter.is_whole else (), [str, lambda module: module.removeprefix(LANGUAGE)])
+    if overlay.num_rows != config.text_config.vocab_size:
+        raise ValueError(
+            f"The adapter {str(path)!r} brings {overlay.num_rows} token embeddings, but OpenFlamingo's have {config.text_config.vocab_size} "
+            "rows, the last of them its own tokens'. Train without new tokens."
+        )
+    config.text_config.tie_word_embeddings = overlay.is_tied
+    checkpoint.tensors = {
+        name: tensor.map() if isinstance(tensor, StoredTensor) else tensor for name, tensor in overlay.tensors.items()
+    }
+    checkpoint.changes = overlay.changes
 
 
-def _lora_scale(content: Any) -> float:
-    """alpha / r of the settings beside the tensors, however they are wrapped; 1 as in the release where there are none."""
+def lora_settings(content: Any) -> dict[str, Any]:
+    """`lora_alpha` and `r` of the settings beside the tensors, however they are wrapped; nothing where there are none, as in the
+    release, whose scale is 1."""
     if isinstance(content, Mapping):
         if "lora_alpha" in content and "lora_r" in content:
-            return content["lora_alpha"] / content["lora_r"]
+            return {"lora_alpha": content["lora_alpha"], "r": content["lora_r"]}
         candidates = [*content.values(), *getattr(content, "arguments", ()), getattr(content, "state", None)]
     else:
         candidates = content if isinstance(content, (list, tuple)) else ()
-    return next((scale for scale in map(_lora_scale, candidates) if scale != 1.0), 1.0)
+    return next((found for found in map(lora_settings, candidates) if found), {})

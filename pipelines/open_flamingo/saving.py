@@ -91,6 +91,7 @@ def write(
             _write_own(checkpoint, folder, layout, dtype, max_shard_bytes)
         for weights in folder.rglob("*.safetensors"):
             weights.chmod(0o644)  # safetensors lets the owner alone read, but a web UI may run as somebody else
+        read_checkpoint(folder)  # before it gets its name: every tensor in its place, whatever wrote it
 
 
 def _write_own(checkpoint: Checkpoint, folder: Path, layout: Layout, dtype: torch.dtype | None, max_shard_bytes: int) -> None:

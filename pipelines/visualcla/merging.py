@@ -54,7 +54,9 @@ class VisualCLAMerging(Merging):
         tensors = {name: tensor for name, tensor in stored.items() if name.startswith("vision_model.")}
         if not tensors and "vision" in vision_config["model_type"]:
             tensors = {f"vision_model.{name}": tensor for name, tensor in stored.items()}
-        return Part(folder, {"vision_config": vision_config}, tensors, folder, folder)
+        used = {id(tensor) for tensor in tensors.values()}
+        unused = tuple(name for name, tensor in stored.items() if id(tensor) not in used)
+        return Part(folder, {"vision_config": vision_config}, tensors, folder, folder, unused)
 
     def read_adapter(self, folder: Path) -> Adapter:
         return load_adapter(folder)

@@ -257,14 +257,14 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
                 f"base_model.model.language_model.model.layers.9.self_attn.q_proj.lora_{side}.weight": torch.zeros(shape)
                 for side, shape in (("A", (8, 48)), ("B", (48, 8)))
             },
-            "are not in the language model",
+            "have no place in the model",
         ),
         (
             {
                 f"base_model.model.language_model.model.layers.0.self_attn.q_proj.lora_{side}.weight": torch.zeros(shape)
                 for side, shape in (("A", (8, 64)), ("B", (64, 8)))
             },
-            "another language model",
+            "another base",
         ),
     ],
 )

@@ -387,12 +387,12 @@ def test_half_a_file_and_half_a_lora_are_named(tmp_path):
 
     from pipelines.open_flamingo.loading import named_tensors
 
-    pairs, _ = named_tensors(LORA)
+    pairs = named_tensors(LORA)
     torch.save(dict([*pairs.items()][1:]), tmp_path / "lora.pt")
-    refused("1 have one half", CHECKPOINT, text_model=LLAMA, vision_model=CLIP, lora_model=tmp_path / "lora.pt")
+    refused("is half an adapter", CHECKPOINT, text_model=LLAMA, vision_model=CLIP, lora_model=tmp_path / "lora.pt")
     foreign = {name.replace("layers.7.", "layers.9."): tensor for name, tensor in pairs.items()}
     torch.save(foreign, tmp_path / "lora.pt")
-    refused("places are unknown", CHECKPOINT, text_model=LLAMA, vision_model=CLIP, lora_model=tmp_path / "lora.pt")
+    refused("have no place in the model", CHECKPOINT, text_model=LLAMA, vision_model=CLIP, lora_model=tmp_path / "lora.pt")
 
 
 class _RunsCode:
@@ -406,7 +406,7 @@ class _RunsCode:
 def test_nothing_in_a_pickle_runs(tmp_path):
     from pipelines.open_flamingo.loading import named_tensors
 
-    pairs, _ = named_tensors(LORA)
+    pairs = named_tensors(LORA)
     torch.save({"model_state_dict": pairs, "tuning_config": _RunsCode(tmp_path / "ran")}, tmp_path / "lora.pt")
     model, processor = load_model(
         CHECKPOINT, text_model=LLAMA, vision_model=CLIP, lora_model=tmp_path / "lora.pt", dtype=torch.float32

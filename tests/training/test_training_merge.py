@@ -138,7 +138,7 @@ def test_verify_compares_with_base_and_adapter(tmp_path, capsys):
 
 
 def test_verify_finds_a_wrong_weight(tmp_path, capsys, monkeypatch):
-    from training.merge import lora
+    from pipelines.checkpoints import low_rank as lora
 
     apply = lora.Factors.apply
     monkeypatch.setattr(

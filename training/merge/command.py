@@ -66,11 +66,10 @@ def main(argv: list[str] | None = None) -> int:
             print(f"Merged: {options.output_dir}")
             return
         if _convert(options, text_model, vision_model, adapters):
-            print(f"Merged: {options.output_dir}")
             return
         plan = plan_merge(text_model, vision_model, adapters, DTYPES[options.dtype])
         write_model(plan, options.layout, options.output_dir, options.max_shard_size, options.force)
-        print(f"Merged: {options.output_dir}")
+        print("\n".join([*plan.notes, f"Merged: {options.output_dir}"]))
         if options.verify:
             from .verify import verify
 
@@ -91,10 +90,13 @@ def _convert(options: argparse.Namespace, text_model: Path, vision_model: Path |
         return False
     if rest:
         raise ValueError(f"{str(rest[0])!r} is one adapter too many for this family. Merge one after the other.")
-    if options.verify:
-        raise ValueError("--verify is not for this family: every tensor is checked while it is written. Leave it out.")
     write = {"dtype": DTYPES[options.dtype], "max_shard_bytes": options.max_shard_size, "force": options.force}
     convert(path, options.output_dir, options.layout, **bases, **write)
+    print(f"Merged: {options.output_dir}")
+    if options.verify:
+        from .verify import verify_converted
+
+        print(verify_converted(options.output_dir, path, **bases))
     return True
 
 

@@ -63,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             plan = _plan(options, source, is_adapter, dtype)
             write_model(plan, options.layout, options.output_dir, options.max_shard_size, options.force, options.hardlink)
+            print("".join(f"{note}\n" for note in plan.notes), end="")
         print(f"Converted: {options.output_dir}")
 
     return run_verb(run)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import torch
 
+from pipelines.checkpoints.low_rank import LowRank
 from pipelines.checkpoints.merging import Merging, Part, WholeModel
 from pipelines.checkpoints.offsets import StoredTensor
-
-from .lora import LowRank
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class MergePlan:
         model: what is written beside the weights.
         text: the language model that it started from.
         inputs: role and folder of everything it is made of, in order.
+        unused: by folder, the tensors in it that are no part of the model.
     """
 
     family: Merging
@@ -51,6 +51,7 @@ class MergePlan:
     model: WholeModel
     text: Part
     inputs: list[tuple[str, Path]]
+    unused: dict[Path, list[str]]
 
     @property
     def has_vision(self) -> bool:
@@ -62,3 +63,12 @@ class MergePlan:
         sources = [product.source for product in self.products.values()]
         sources += [t for p in self.products.values() for c in p.changes for t in (c.a, c.b, c.magnitude)]
         return list(dict.fromkeys(source.file for source in sources if isinstance(source, StoredTensor)))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user is told of the tensors that are left out, a sentence for each folder."""
+        return [
+            f"Not used: {len(names)} tensors of {str(folder)!r}, which are no part of this model, such as {', '.join(names[:2])}."
+            for folder, names in self.unused.items()
+            if names
+        ]

@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 
 import torch
 
+from pipelines.checkpoints.low_rank import TILE_ELEMENTS, Factors, convert_rows
 from pipelines.checkpoints.offsets import StoredTensor, read_into
 
 from .background import InBackground, Sink
 from .input_hashes import InputHashes
-from .lora import TILE_ELEMENTS, Factors, convert_rows
 from .products import Product
 from .shards import Shard, ShardWriter, open_writer
 

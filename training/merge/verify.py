@@ -5,6 +5,7 @@ weights are rounded to the folder's dtype. Whole models are loaded in fp32, one 
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,7 +14,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pipelines.checkpoints.adapters import Adapter
 from pipelines.checkpoints.merging import Merging
+from pipelines.registry import load_model
 from pipelines.tokenization import load_tokenizer
+from pipelines.weights import tensor_headers
 
 from .products import MergePlan
 
@@ -46,11 +49,35 @@ def verify(folder: Path, plan: MergePlan, vision_model: Path | None) -> str:
     del merged
     adapters = [family.read_adapter(path) for role, path in plan.inputs if role == "adapter"]
     reference = _reference(family, plan.text.folder, vision_model, adapters, dtype)
+    return _compare(folder, found, {probe: reference(**values).logits for probe, values in inputs.items()}, dtype)
+
+
+def verify_converted(folder: Path, source: Path, **given: Path | None) -> str:
+    """The same for a family that writes its layouts itself: the written folder against its inputs, opened together in fp32 and rounded
+    to the folder's dtype.
+
+    Args:
+        folder: the merged model.
+        source: what was merged.
+        given: `text_model`, `vision_model`, `lora_model`.
+    """
+    stored = next(tensor.dtype for tensor in tensor_headers(folder).values() if tensor.dtype.is_floating_point)
+    merged, processor = load_model(folder, dtype=torch.float32)
+    inputs = {"text": _inputs(processor, None), "text and image": _inputs(processor, Image.radial_gradient("L"))}
+    with torch.no_grad():
+        found = {probe: merged(**values).logits for probe, values in inputs.items()}
+        del merged
+        reference, _ = load_model(source, dtype=torch.float32, **{key: path for key, path in given.items() if path is not None})
+        _round(reference, stored)
+        expected = {probe: reference(**values).logits for probe, values in inputs.items()}
+    return _compare(folder, found, expected, stored)
+
+
+def _compare(folder: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], dtype: torch.dtype) -> str:
     tolerance = max(4 * torch.finfo(dtype).eps, MIN_TOLERANCE)
     reports = []
-    for probe, values in inputs.items():
-        expected = reference(**values).logits
-        difference = ((found[probe] - expected).abs().max() / expected.abs().max()).item()
+    for probe, logits in expected.items():
+        difference = ((found[probe] - logits).abs().max() / logits.abs().max()).item()
         reports.append(f"{probe} {difference:.1e}")
         if not difference <= tolerance:
             raise ValueError(
@@ -58,6 +85,12 @@ def verify(folder: Path, plan: MergePlan, vision_model: Path | None) -> str:
                 f"largest, rounding explains {tolerance:.1e}. Do not use it; please report the two configurations."
             )
     return f"Verified: largest difference of logits, relative: {', '.join(reports)} (allowed {tolerance:.1e})"
+
+
+def _inputs(processor: Any, image: Image.Image | None) -> dict[str, torch.Tensor]:
+    content = [{"type": "image"}] * (image is not None) + [{"type": "text", "text": QUESTION}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return dict(processor(images=None if image is None else [image.convert("RGB")], text=text, return_tensors="pt"))
 
 
 def _load(folder: Path, family: Merging, has_vision: bool) -> PreTrainedModel:
@@ -71,9 +104,7 @@ def _load(folder: Path, family: Merging, has_vision: bool) -> PreTrainedModel:
 def _probe(model: PreTrainedModel, folder: Path, image: Image.Image | None) -> dict[str, torch.Tensor]:
     if getattr(model, "processor", None) is None:  # a language model alone
         return dict(load_tokenizer(folder)(QUESTION, return_tensors="pt", return_token_type_ids=False))
-    content = [{"type": "image"}] * (image is not None) + [{"type": "text", "text": QUESTION}]
-    text = model.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    return dict(model.processor(images=None if image is None else [image], text=text, return_tensors="pt"))
+    return _inputs(model.processor, image)
 
 
 def _reference(

@@ -14,6 +14,7 @@ from .card import model_card, versions
 from .folder import Layout, plan_shards, small_files
 from .input_hashes import InputHashes
 from .output_folder import OutputFolder
+from .plan import plan_merge
 from .products import MergePlan, Product
 from .shards import Shard
 from .streaming import write_shards
@@ -44,7 +45,27 @@ def write_model(
         small["README.md"] = model_card(plan, layout, hashes.finish(plan.input_files))
         for path, content in small.items():
             output.write(path, content)
+        check_written(plan, output.folder)
         output.publish()
+
+
+def check_written(plan: MergePlan, folder: Path) -> None:
+    """Open a folder as anybody else would, before it gets its name: everything that was planned is in it, and it is a whole model.
+
+    Raises:
+        ValueError: it is not.
+    """
+    found = plan_merge(folder, None, [], None).products
+    wrong = [
+        name
+        for name, product in plan.products.items()
+        if name not in found or (found[name].shape, found[name].dtype) != (product.shape, product.dtype)
+    ]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} tensors are not in {str(folder)!r} as they were meant to be, the first: {wrong[:3]}. Is the disk whole? "
+            "Remove that folder and merge again; if it happens again, please report it."
+        )
 
 
 def write_weights(shards: list[Shard], output: OutputFolder, hashes: InputHashes, more_bytes: int = 0) -> None:

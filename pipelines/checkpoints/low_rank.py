@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipelines.checkpoints.offsets import StoredTensor
+from .offsets import StoredTensor
 
 TILE_ELEMENTS = 2**18
 """Elements that are in work at once: 1 MiB of fp32, so that they stay in the processor's cache."""
@@ -46,6 +46,16 @@ class LowRank:
         magnitude = None if self.magnitude is None else self.magnitude.read().float().view(-1, 1)
         left, right = (a.T, b.T) if self.is_transposed else (b, a)
         return Factors(left.contiguous(), right.contiguous(), self.scale, magnitude)
+
+
+def changed(weight: torch.Tensor, changes: tuple[LowRank, ...]) -> torch.Tensor:
+    """A weight with adapters' changes, computed in fp32 and rounded once to its own dtype."""
+    if not changes:
+        return weight
+    rows = weight.detach().to(torch.float32, copy=True).flatten(1)
+    for change in changes:
+        change.factors().apply(rows, 0)
+    return rows.view(weight.shape).to(weight.dtype)
 
 
 @dataclass(frozen=True)
