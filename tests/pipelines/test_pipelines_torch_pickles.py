@@ -76,23 +76,5 @@ def test_what_would_reserve_or_unpack_without_bound_is_not_unpickled(tmp_path):
         archive.writestr("archive/data.pkl", b"(" * (50 << 20))
     (tmp_path / "legacy").write_bytes(pickles["memo"])
     for name in ("buffer", "memo", "packed", "legacy"):
-        with pytest.raises(ValueError, match=f"{name}' is broken or no checkpoint of PyTorch"):
-            read_pickle(tmp_path / name)
-
-
-def test_what_would_reserve_or_unpack_without_bound_is_not_unpickled(tmp_path):
-    """The protocol's own opcode for byte arrays, a memo of a thousand million places, an archive that is compressed."""
-    pickles = {
-        "buffer": b"\x80\x05\x96" + (6 << 30).to_bytes(8, "little") + b".",
-        "memo": b"\x80\x02K\x01r" + (1 << 30).to_bytes(4, "little") + b".",
-    }
-    for name, content in pickles.items():
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            archive.writestr("archive/data.pkl", content)
-            archive.writestr("archive/version", "3")
-    with zipfile.ZipFile(tmp_path / "packed", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", b"(" * (50 << 20))
-    (tmp_path / "legacy").write_bytes(pickles["memo"])
-    for name in ("buffer", "memo", "packed", "legacy"):
         with pytest.raises(ValueError, match=f"{name}' (is broken|was not opened)"):
             read_pickle(tmp_path / name)
