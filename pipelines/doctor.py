@@ -21,7 +21,7 @@ from typing import Any
 from .checkpoints.meta_llama import is_meta_llama
 from .json_files import read_json
 from .own_python import hand_over
-from .registry import FAMILIES, available_pipelines, check_layers, find_family
+from .registry import FAMILIES, available_pipelines, check_layers, find_family, is_whole
 
 GIB = 2**30
 PACKAGES = ("torch", "transformers", "safetensors", "pillow", "sentencepiece", "accelerate", "peft", "bitsandbytes")
@@ -227,6 +227,9 @@ def _next(report: Report, path: Path, is_adapter: bool) -> list[str]:
     commands = [f"python -m demo page --model {name}{flag}"]
     if _is_in_a_web_ui(path):
         return [*commands, "load it in the web UI with the Transformers loader"]
+    if is_whole(path):
+        said = "then pick it in the Model tab, or name it in multimodal_vcla-model; the web UI's own --model comes too early for it"
+        return [*commands, f"python install.py webui DIR --model {name}  # {said}"]
     if (path / "vision").is_dir():
         return [*commands, f"python install.py webui DIR --model {name}"]
     return [*commands, f"python -m training convert {name} {shlex.quote(f'{path.resolve().name}-webui')} --layout webui"]

@@ -111,8 +111,11 @@ class ChatModel:
         """The prompt of a conversation. A mark that stands in a text is kept as text and never taken for a picture.
 
         Raises:
-            ValueError: image items and images differ in number.
+            ValueError: image items and images differ in number, or something else than pictures and texts is shown.
         """
+        content = [item for message in messages if not isinstance(message["content"], str) for item in message["content"]]
+        if other := next((item["type"] for item in content if item["type"] not in ("image", "text")), None):
+            raise ValueError(f"Only pictures and texts are taken ('image', 'text'), not {other!r}. Leave it out.")
         try:
             rendered = self.processor.apply_chat_template(
                 [_without_typed_marks(message, self.pipeline.image_mark) for message in messages],

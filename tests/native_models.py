@@ -145,9 +145,6 @@ FAMILIES: dict[str, dict] = {
 }  # fmt: skip
 """`model_type` to its sizes, the files of its processor, and what its chat template writes for a picture."""
 
-NEEDS_TORCHVISION = {"mistral3"}
-"""Families whose processor cannot be imported without it."""
-
 SPECIAL = [
     "<|pad|>", "<|bos|>", "<|eos|>", "<|turn|>", "<|/turn|>", "<image>", "<video>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<fake_token_around_image>", "<global-img>",
@@ -177,8 +174,8 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     return made
 
 
-def write(family: str, folder: Path, seed: int = 0) -> Path:
-    """Write a tiny model of a family."""
+def write(family: str, folder: Path, seed: int = 0, wide: bool = False) -> Path:
+    """Write a tiny model of a family; a wide one has layers that 4 bits can be made of."""
     spec = FAMILIES[family]
     tokens = tokenizer(family)
     tokens.save_pretrained(folder)
@@ -195,7 +192,10 @@ def write(family: str, folder: Path, seed: int = 0) -> Path:
         **names,
         **special,
     }
-    config["text_config"] = {**config["text_config"], **special}
+    width = {"hidden_size": 64, "intermediate_size": 64, "head_dim": 16} if wide else {}
+    config["text_config"] = {**config["text_config"], **special, **width}
+    if wide and "out_hidden_size" in config["vision_config"]:
+        config["vision_config"] = {**config["vision_config"], "out_hidden_size": 64}
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import marks, panel, webui
-from .pictures import Picture, from_url
+from .pictures import Picture, PictureError, from_url
 from .texts import say
 
 _STAND_IN = re.compile(r"<multimodal-vcla-picture-(\d+)>")
+_NEVER_TAKEN = ("video", "video_url", "input_video", "audio", "audio_url", "input_audio")
+"""Items of a message that would be left out without a word."""
 IS_ANTHROPIC = "_multimodal_vcla_anthropic"
 """Key of a request: its errors are told by the web UI's own handler, also while it is streamed."""
 
@@ -43,11 +45,14 @@ def _with_pictures_at_hand(message: Any, number: int) -> Any:
     (`image_url` of the message itself) at the front of it.
 
     Raises:
-        PictureError: an address is refused or cannot be fetched.
+        PictureError: an address is refused or cannot be fetched, or a video or a sound is shown.
     """
     if not isinstance(message, dict):
         return message
     content, beside = message.get("content"), message.get("image_url")
+    types = [item.get("type") for item in content if isinstance(item, dict)] if isinstance(content, list) else []
+    if other := next((name for name in types if name in _NEVER_TAKEN), None):
+        raise PictureError(say("only_pictures", kind=other, number=number))
     items = list(content) if isinstance(content, list) else [{"type": "text", "text": content}] if content else []
     if beside:
         addresses = beside if isinstance(beside, list) else [beside]

@@ -52,6 +52,10 @@ _TEXTS = {
         "This web UI has changed: {name} could not be adapted, so {effect}",
         "此版本的 Web UI 有改动：无法适配 {name}，因此{effect}",
     ),
+    "only_pictures": (
+        "message {number} holds a part of type {kind!r}: only pictures and texts are taken. Leave it out.",
+        "第 {number} 条消息含有 {kind!r} 类型的内容：只接受图片和文字，请去掉它。",
+    ),
     "template": (
         "the chat template writes {written} pictures of {count}. Choose the model's own template.",
         "对话模板只写出 {count} 张图片中的 {written} 张。请选用模型自带的模板。",

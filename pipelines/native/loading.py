@@ -108,9 +108,9 @@ def load_model(
     given = {"device_map": device_map, "quantization_config": quantization, "dtype": dtype, **kwargs}
     model = WholeModel.from_pretrained(folder, **{key: value for key, value in given.items() if value is not None})
     if lora_model is not None:
-        from peft import PeftModel
+        from .merging import with_adapter
 
-        model = PeftModel.from_pretrained(model, lora_model)
+        model = with_adapter(model, lora_model)
     return model.eval(), processor
 
 
@@ -145,9 +145,10 @@ def unquantised(config: PreTrainedConfig) -> list[str]:
     """Names of the modules that keep their precision: all that is not the language model, and the head."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    holder = getattr(model, model.base_model_prefix, model)
+    holder = model.base_model
+    prefix = "" if holder is model else f"{model.base_model_prefix}."
     names = [name for name, _ in holder.named_children()]
-    return [*(name for name in names if any(part in name for part in _OUTSIDE)), "lm_head"]
+    return [*(f"{prefix}{name}" for name in names if any(part in name for part in _OUTSIDE)), "lm_head"]
 
 
 def model_class(folder: str | os.PathLike) -> type[WholeModel]:
@@ -158,3 +159,21 @@ def model_class(folder: str | os.PathLike) -> type[WholeModel]:
     """
     load_config(Path(folder))
     return WholeModel
+
+
+def missing_parts(folder: Path) -> list[str]:
+    """What a folder lacks to be chatted with, or why it cannot be, a sentence each."""
+    config = read_json(folder / "config.json")
+    if reason := REFUSED.get(config.get("model_type")):
+        return [f"{config['model_type']} is not taken: {reason}."]
+    wanted = {
+        "weights: copy *.safetensors again": ("*.safetensors", "pytorch_model*.bin"),
+        "a tokenizer: copy tokenizer.json again": ("tokenizer.json", "tokenizer.model", "vocab.json"),
+        "'preprocessor_config.json': copy it again": ("preprocessor_config.json", "processor_config.json"),
+    }
+    missing = [what for what, patterns in wanted.items() if not any(next(folder.glob(each), None) for each in patterns)]
+    templates = any((folder / f"chat_template.{ending}").is_file() for ending in ("jinja", "json"))
+    settings = [folder / f"{name}_config.json" for name in ("tokenizer", "processor")]
+    if not templates and not any("chat_template" in read_json(file) for file in settings if file.is_file()):
+        missing.append("a chat template, so it was not made to chat: put a chat_template.jinja beside config.json")
+    return [f"{sentence} ({str(folder)!r})." for sentence in missing]

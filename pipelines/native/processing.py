@@ -85,6 +85,8 @@ def load_processor(folder: str | os.PathLike) -> ProcessorMixin:
     folder = Path(folder)
     given = {"trust_remote_code": False, "local_files_only": True}
     cls = processor_class(folder)
+    if getattr(cls, "is_dummy", False) and cls.__name__ == "PixtralProcessor":
+        cls = _pixtral_without_torchvision()
     if getattr(cls, "is_dummy", False):
         raise ValueError(
             f"{cls.__name__} needs torchvision: pip install torchvision, in the version that belongs to this torch."
@@ -99,6 +101,18 @@ def load_processor(folder: str | os.PathLike) -> ProcessorMixin:
     if getattr(processor, "image_processor", None) is None:
         raise ValueError(f"The processor of {str(folder)!r} takes no pictures ({type(processor).__name__}).")
     return processor
+
+
+def _pixtral_without_torchvision() -> type[ProcessorMixin]:
+    """Of its image processor's module it needs one function, which the one for Pillow has as well."""
+    package = "transformers.models.pixtral"
+    with _constructing:
+        name = f"{package}.image_processing_pixtral"
+        sys.modules[name] = importlib.import_module(f"{package}.image_processing_pil_pixtral")
+        try:
+            return importlib.import_module(f"{package}.processing_pixtral").PixtralProcessor
+        finally:
+            del sys.modules[name]
 
 
 def _image_processor(folder: Path, given: dict[str, Any]) -> Any:

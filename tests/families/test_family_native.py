@@ -17,7 +17,7 @@ from pipelines.prompt import Prompt
 from pipelines.registry import find_family, load_pipeline, pipeline_of
 
 NEW_TOKENS = 6
-FAMILIES = sorted(set(native_models.FAMILIES) - native_models.NEEDS_TORCHVISION)
+FAMILIES = sorted(native_models.FAMILIES)
 SIZES = [(60, 40), (30, 80), (90, 90)]
 GREEDY = GenerationConfig(do_sample=False, max_new_tokens=NEW_TOKENS)
 
@@ -156,10 +156,23 @@ def test_folders_that_lack_something_are_refused_with_the_reason(qwen, tmp_path)
         load_model(qwen, text_model="elsewhere")
 
 
-def test_four_bits_leave_the_vision_part_alone(qwen):
-    pytest.importorskip("bitsandbytes")
-    names = native.loading.unquantised(native.loading.load_config(qwen))
-    assert names == ["visual", "lm_head"]
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "smolvlm", "gemma3", "mllama"])
+def test_models_of_few_bits_see(name, bits, tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    folder = native_models.write(name, tmp_path, wide=True)
+    model, processor = load_model(folder, device_map="cpu", **{f"load_in_{bits}bit": True})
+    kind = {8: bitsandbytes.nn.Linear8bitLt, 4: bitsandbytes.nn.Linear4bit}[bits]
+    quantised = [name for name, module in model.named_modules() if isinstance(module, kind)]
+    assert quantised and all("language_model" in name or "text_model" in name for name in quantised)
+    assert not any("vision" in name or "visual" in name or "projector" in name for name in quantised)
+    chat = ChatModel(model, processor)
+    scores = []
+    for image in (pictures()[0], pictures(1)[0]):
+        prompt = chat.prepare(conversation(1), [ImagePart.of(image)]).prompt
+        with torch.no_grad():
+            scores.append(model(input_ids=prompt.input_ids, **prompt.inputs).logits[0, -1])
+    assert torch.isfinite(scores[0]).all() and not torch.allclose(*scores, atol=1e-3)
 
 
 def test_adapter_is_applied(qwen, tmp_path):
@@ -171,3 +184,83 @@ def test_adapter_is_applied(qwen, tmp_path):
     images = [ImagePart.of(pictures()[0])]
     plain, adapted = (chat.answer(conversation(1), images, GREEDY) for chat in chats)
     assert plain != adapted
+
+
+def test_an_adapter_is_merged(qwen, tmp_path):
+    peft = pytest.importorskip("peft")
+    from training.__main__ import main
+
+    model, _ = load_model(qwen)
+    targets = r".*language_model.*\.(q_proj|down_proj)"
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(target_modules=targets, init_lora_weights=False))
+    wrapped.save_pretrained(tmp_path / "lora")
+    words = ["--text_model", qwen, "--lora_model", tmp_path / "lora", "--output_dir", tmp_path / "merged"]
+    assert main(["merge", *map(str, words)]) == 0
+    chats = [
+        ChatModel(*load_model(*given, **more))
+        for given, more in (((qwen,), {"lora_model": tmp_path / "lora"}), ((tmp_path / "merged",), {}))
+    ]
+    prompts = [chat.prepare(conversation(1), [ImagePart.of(pictures()[0])]).prompt for chat in chats]
+    with torch.no_grad():
+        adapted, merged = (chat.model(input_ids=p.input_ids, **p.inputs).logits for chat, p in zip(chats, prompts, strict=True))
+        plain = load_model(qwen)[0](input_ids=prompts[0].input_ids, **prompts[0].inputs).logits
+    assert torch.allclose(adapted, merged, atol=1e-4) and not torch.allclose(plain, merged, atol=1e-2)
+    assert main(["merge", *map(str, words)]) == 2, "not over what is there"
+    assert main(["convert", str(qwen), str(tmp_path / "converted"), "--layout", "webui"]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lora", "merged"]
+
+
+def test_an_adapter_of_another_model_is_refused(qwen, tmp_path):
+    peft = pytest.importorskip("peft")
+    other = LlamaForCausalLM(
+        LlamaConfig(hidden_size=32, intermediate_size=16, num_hidden_layers=3, num_attention_heads=4, vocab_size=8)
+    )
+    peft.get_peft_model(other, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="made for another model"):
+        load_model(qwen, lora_model=tmp_path)
+
+
+def test_only_pictures_are_taken(qwen):
+    chat = ChatModel(*load_model(qwen))
+    for kind in ("video", "audio"):
+        asked = [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": "What?"}]}]
+        with pytest.raises(ValueError, match=f"not '{kind}'"):
+            chat.render(asked, [])
+
+
+def test_doctor_says_how_a_folder_is_opened_and_what_it_lacks(qwen, tmp_path):
+    from pipelines.doctor import examine
+
+    report = examine(qwen)
+    assert report.missing == [] and "multimodal_vcla-model" in report.next[1]
+    bare = tmp_path / "bare"
+    shutil.copytree(qwen, bare, ignore=shutil.ignore_patterns("chat_template*", "*.safetensors"))
+    assert [sentence.partition(":")[0].partition(",")[0] for sentence in examine(bare).missing] == [
+        "weights",
+        "a chat template",
+    ]
+
+
+def test_questions_are_answered_in_batches(qwen, tmp_path):
+    from demo.__main__ import main
+
+    for number, image in enumerate(pictures()):
+        image.save(tmp_path / f"{number}.png")
+    rows = [{"image": f"{number}.png", "question": "What?"} for number in range(3)] + [{"question": "Hello?"}]
+    (tmp_path / "questions.json").write_text(json.dumps(rows))
+    answers = []
+    for size in ("1", "4"):
+        words = [
+            tmp_path / "questions.json",
+            "--images",
+            tmp_path,
+            "--output",
+            tmp_path / f"answers-{size}.jsonl",
+            "--model",
+            qwen,
+        ]
+        words += ["--batch_size", size, "--temperature", "0", "--max_new_tokens", "6", "--only_cpu"]
+        assert main(["batch", *map(str, words)]) == 0
+        answers.append((tmp_path / f"answers-{size}.jsonl").read_text())
+    assert answers[0] == answers[1]
+    assert len({json.loads(line)["answer"] for line in answers[0].splitlines()}) == 4

@@ -45,7 +45,8 @@ class NativeOracle:
         costs = []
         for picture in pictures:
             alone = self.processor(images=[[Image.open(picture).convert("RGB")]], text=[self.mark], add_special_tokens=False)
-            is_text = [token < 256 for token in alone["input_ids"][0]]  # the tokens of bytes
+            bos = self.processor.tokenizer.bos_token_id
+            is_text = [token < 256 or token == bos for token in alone["input_ids"][0]]  # the tokens of bytes
             costs.append(len(is_text) - is_text.index(False) - is_text[::-1].index(False))
         return costs
 
