@@ -195,6 +195,8 @@ def write(family: str, folder: Path, seed: int = 0, wide: bool = False) -> Path:
     width = {"hidden_size": 64, "intermediate_size": 64, "head_dim": 16} if wide else {}
     config["text_config"] = {**config["text_config"], **special, **width}
     if wide and "out_hidden_size" in config["vision_config"]:
+        rope = {**MROPE, "mrope_section": [2, 2, 4]}
+        config["text_config"] |= {"rope_parameters": rope, "rope_scaling": rope}
         config["vision_config"] = {**config["vision_config"], "out_hidden_size": 64}
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(seed)
