@@ -108,8 +108,6 @@ def load_model(
     given = {"device_map": device_map, "quantization_config": quantization, "dtype": dtype, **kwargs}
     model = WholeModel.from_pretrained(folder, **{key: value for key, value in given.items() if value is not None})
     if lora_model is not None:
-        from .merging import with_adapter
-
         model = with_adapter(model, lora_model)
     return model.eval(), processor
 
@@ -159,6 +157,25 @@ def model_class(folder: str | os.PathLike) -> type[WholeModel]:
     """
     load_config(Path(folder))
     return WholeModel
+
+
+def with_adapter(model: PreTrainedModel, folder: str | os.PathLike) -> Any:
+    """A `PeftModel` around the model.
+
+    Raises:
+        ValueError: weights of the adapter belong to modules that the model has not.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    adapted = PeftModel.from_pretrained(model, folder)
+    held = set(load_peft_weights(str(folder), device="cpu"))
+    if lost := sorted(held - set(get_peft_model_state_dict(adapted))):
+        raise ValueError(
+            f"{os.fspath(folder)!r}: {len(lost)} of {len(held)} weights belong to no module of the model, such as {lost[0]}. It was "
+            "made for another model."
+        )
+    return adapted
 
 
 def missing_parts(folder: Path) -> list[str]:

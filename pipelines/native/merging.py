@@ -4,33 +4,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from .loading import load_model
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-
-
-def with_adapter(model: PreTrainedModel, folder: str | os.PathLike) -> Any:
-    """A `PeftModel` around the model.
-
-    Raises:
-        ValueError: weights of the adapter belong to modules that the model has not.
-    """
-    from peft import PeftModel, get_peft_model_state_dict
-    from peft.utils import load_peft_weights
-
-    adapted = PeftModel.from_pretrained(model, folder)
-    held = set(load_peft_weights(str(folder), device="cpu"))
-    if lost := sorted(held - set(get_peft_model_state_dict(adapted))):
-        raise ValueError(
-            f"{os.fspath(folder)!r}: {len(lost)} of {len(held)} weights belong to no module of the model, such as {lost[0]}. It was "
-            "made for another model."
-        )
-    return adapted
 
 
 def convert(
