@@ -77,8 +77,11 @@ def family(name: str) -> ModuleType:
 
 
 def is_native(model_type: str | None) -> bool:
-    """Whether transformers has an image-text-to-text model of that type."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    """Whether transformers, where it is installed, has an image-text-to-text model of that type."""
+    try:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    except ImportError:
+        return False
 
     return model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
