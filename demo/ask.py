@@ -1,6 +1,7 @@
 """`python -m demo ask`: one question about pictures, or a conversation in the terminal."""
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ USAGE = """Type a question. Commands:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 when it went well, 2 for a mistake of the user's."""
+    """Run the command; 0 when it went well, 1 when a question of a pipe was not answered, 2 for a mistake of the user's."""
     parser = Parser("python -m demo ask", description="Ask a model about pictures. Without a question: a conversation.")
     parser.add_argument("question", nargs="?", help="without it a conversation begins")
     parser.add_argument("--json", action="store_true", help="one JSON object per answer: question, images, answer")
@@ -33,32 +34,39 @@ def main(argv: list[str] | None = None) -> int:
         chat = load_chat(args)
         config = generation_config(args, chat)
         if args.question is None:
-            converse(chat, config, args.images, args.json)
-        else:
-            answer(chat, config, [], args.images, args.question, args.json)
+            return 0 if converse(chat, config, args.images, args.json) else 1
+        answer(chat, config, [], args.images, args.question, args.json)
+    except BrokenPipeError:  # whoever reads the answers has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 
 
-def converse(chat, config, images: list[str], as_json: bool = False) -> None:
-    """A conversation on the terminal, or one question per line of a pipe. What goes wrong is told, and the conversation goes on."""
+def converse(chat, config, images: list[str], as_json: bool = False) -> bool:
+    """A conversation on the terminal, or one question per line of a pipe. What goes wrong is told, and the conversation goes on.
+
+    Returns:
+        Whether all was well, or a person saw what was not.
+    """
     is_typed = sys.stdin.isatty()
     if is_typed:
         print(USAGE)
     turns: list[Turn] = []
     waiting = list(images)  # pictures that the next question brings
+    is_well = True
     while True:
         try:
             text = input("> " if is_typed else "").strip()
         except (EOFError, KeyboardInterrupt):
             if is_typed:
                 print()
-            return
+            return is_well or is_typed
         command, _, path = text.partition(":")
         if text == "exit":
-            return
+            return is_well or is_typed
         if text == "clear":
             waiting = [image for turn in turns for image in turn.images] + waiting
             turns = []
@@ -68,13 +76,18 @@ def converse(chat, config, images: list[str], as_json: bool = False) -> None:
             if _can_be_read(path.strip()):
                 is_new = command == "change image"
                 turns, waiting = ([], [path.strip()]) if is_new else (turns, [*waiting, path.strip()])
+            else:
+                is_well = False
         elif text:
             try:
                 turns.append(answer(chat, config, turns, waiting, text, as_json))
                 waiting = []
             except KeyboardInterrupt:
                 print("\n(stopped)")
+            except BrokenPipeError:
+                raise
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                is_well = False
                 print(f"error: {one_line(error)}", file=sys.stderr)
 
 

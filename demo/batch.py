@@ -2,7 +2,8 @@
 
 Questions are JSON lines or a JSON list (also under "annotations", as LRV-Instruction has it): objects with "question" and "image" (a
 file name or a list of them), or "image_id", whose picture is found by its stem. Without either it is asked about no picture. Answers
-are JSON lines in the order of the questions: the question's own keys, "answer" and "model_id"; where there is no answer, "error".
+are JSON lines in the order of the questions: the question's own keys, "answer" and "model_id"; where there is no answer, "error". What
+a question has under these names itself, such as the answer that is right, stands under "reference_answer" and the like.
 """
 
 import json
@@ -15,7 +16,8 @@ from typing import Any
 
 from .cli import Parser, add_generation_flags, add_model_flags, generation_config, load_chat, one_line
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic")
+OURS = ("answer", "error", "model_id")
 MAX_NAMED = 3
 
 
@@ -24,7 +26,7 @@ class Question:
     """A row of the file.
 
     Attributes:
-        row: its keys and values, which are written again beside the answer.
+        row: its keys and values.
         images: the files of its pictures, in order.
     """
 
@@ -34,6 +36,11 @@ class Question:
     @property
     def text(self) -> str:
         return self.row["question"]
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """What is written again beside the answer."""
+        return {f"reference_{key}" if key in OURS else key: value for key, value in self.row.items()}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,16 +83,24 @@ def read_questions(file: Path, folder: Path) -> list[Question]:
     rows = list(_rows(file))
     if not rows:
         raise ValueError(f"{str(file)!r} holds no question.")
-    stems = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES} if folder.is_dir() else {}
+    stems: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in SUFFIXES:
+            stems.setdefault(path.stem, []).append(path)
     questions, missing = [], []
     for number, row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("question"), str):
             raise ValueError(f'{str(file)!r}, row {number}: there is no text under "question".')
-        names = row["image"] if "image" in row else row.get("image_id", [])
+        if any("\ud800" <= letter <= "\udfff" for letter in row["question"]):
+            raise ValueError(f"{str(file)!r}, row {number}: half a character in the question. Was its text cut?")
+        given = next((row[key] for key in ("image", "image_id") if row.get(key) is not None), [])
         images = []
-        for name in map(str, names if isinstance(names, list) else [names]):
+        for name in map(str, given if isinstance(given, list) else [given]):
             path = folder / name
-            path = path if path.is_file() else stems.get(name, path)
+            found = [path] if path.is_file() else stems.get(name, [path])
+            if len(found) > 1:
+                raise ValueError(f"{str(file)!r}, row {number}: {name!r} may be {' or '.join(each.name for each in found)}.")
+            (path,) = found
             images.append(path)
             missing += [] if path.is_file() else [name]
         questions.append(Question(row, tuple(images)))
@@ -102,18 +117,18 @@ def _rows(file: Path) -> Iterator[tuple[int, Any]]:
     text = file.read_text(encoding="utf-8-sig")
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if isinstance(content, dict) and "question" not in content:
         content = content.get("annotations")
     if isinstance(content, (list, dict)):
         yield from enumerate(content if isinstance(content, list) else [content], start=1)
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # alone: U+2028 and U+0085 stand in texts
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{str(file)!r}, line {number} is no JSON ({error}).") from error
 
 
@@ -131,7 +146,7 @@ def resume(output: Path, questions: list[Question], batch_size: int) -> tuple[in
     if not output.exists():
         output.parent.mkdir(parents=True, exist_ok=True)
         return 0, 0
-    lines = output.read_bytes().splitlines(keepends=True)
+    lines = output.read_bytes().splitlines(keepends=True)  # bytes: at line ends alone
     if lines and not lines[-1].endswith(b"\n"):  # half a line of a run that was killed
         lines.pop()
     answers = []
@@ -139,7 +154,8 @@ def resume(output: Path, questions: list[Question], batch_size: int) -> tuple[in
         if line is None:
             break
         answer = _parsed(line)
-        if question is None or any(key not in answer or answer[key] != value for key, value in question.row.items()):
+        is_answer = "model_id" in answer and ("answer" in answer or "error" in answer)
+        if question is None or not is_answer or any(answer.get(key) != value for key, value in question.written.items()):
             raise ValueError(f"{str(output)!r}, line {number} answers another question. Give another --output.")
         answers.append(answer)
     num_done = len(answers) if len(answers) == len(questions) else len(answers) // batch_size * batch_size
@@ -152,7 +168,7 @@ def resume(output: Path, questions: list[Question], batch_size: int) -> tuple[in
 def _parsed(line: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
 
@@ -166,7 +182,7 @@ def _answer_all(args, questions: list[Question], num_done: int) -> int:
     model_id = Path(args.model or args.lora_model or "demo").name
     num_failed = 0
     with (
-        open(args.output, "a", encoding="utf-8") as file,
+        open(args.output, "a", encoding="utf-8", errors="backslashreplace") as file,
         tqdm(total=len(questions), initial=num_done, unit="question", disable=None) as progress,
     ):
         for first in range(num_done, len(questions), args.batch_size):
@@ -177,7 +193,7 @@ def _answer_all(args, questions: list[Question], num_done: int) -> int:
                 set_seed(args.seed + first)
             for question, answer in zip(batch, answer_batch(chat, config, batch), strict=True):
                 num_failed += "error" in answer
-                file.write(json.dumps({**question.row, **answer, "model_id": model_id}, ensure_ascii=False) + "\n")
+                file.write(json.dumps({**question.written, **answer, "model_id": model_id}, ensure_ascii=False) + "\n")
             file.flush()
             progress.update(len(batch))
     return num_failed

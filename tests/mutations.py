@@ -1,5 +1,6 @@
 """Seeded mutations of files, for the tests that fuzz: of any bytes, of JSON, of what is in a weight file."""
 
+import copy
 import io
 import json
 import random
@@ -62,7 +63,7 @@ def mutate_json(content: bytes, chance: random.Random) -> bytes:
         holder, key = chance.choice(places)
         kind = chance.randrange(8)
         if kind <= 4:
-            holder[key] = chance.choice(ODD)
+            holder[key] = copy.deepcopy(chance.choice(ODD))
         elif kind == 5:
             del holder[key]
         elif kind == 6:
@@ -91,7 +92,7 @@ def mutate_torch_zip(content: bytes, chance: random.Random) -> bytes:
             if name.endswith("data.pkl"):
                 data = mutate(data, data, chance)
             elif chance.random() < 0.05:
-                name = chance.choice((name + "x", "archive/../data/0", "archive/data/99"))
+                name = chance.choice((name + "x", f"archive/../{name}", f"{name[:-1]}99"))
             new.writestr(name, data)
     return made.getvalue()
 

@@ -1,7 +1,9 @@
 """`python -m demo ask` as a person uses it: the original's answers, mistakes in one line, a conversation that is never lost."""
 
+import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +190,43 @@ def test_help_names_the_verbs(capsys):
     assert demo_main(["--help"]) == 0
     printed = capsys.readouterr().out
     assert all(verb in printed for verb in ("page", "ask", "score"))
+
+
+@pytest.fixture
+def piped(monkeypatch):
+    """Feed a pipe to `demo ask` with a model that answers with the question; a question that is "no" fails."""
+
+    def run(text: str, *flags: str) -> int:
+        def answer(chat, config, turns, images, question, as_json=False):
+            if question == "no":
+                raise ValueError("not this one")
+            print(question)
+            return ask.Turn(question, images, question)
+
+        monkeypatch.setattr(ask, "load_chat", lambda args: None)
+        monkeypatch.setattr(ask, "generation_config", lambda args, chat: None)
+        monkeypatch.setattr(ask, "answer", answer)
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        return ask.main(list(flags))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("a\nb\n", 0), ("", 0), ("a\nno\nb\n", 1), ("add image:/no/such.png\na\nb\n", 1), ("a\nno\nexit\nb\n", 1)],
+)
+def test_a_pipe_whose_question_was_not_answered_is_no_success(piped, capsys, text, status):
+    assert piped(text) == status
+    captured = capsys.readouterr()
+    assert captured.out.split() == [word for word in text.partition("exit")[0].split() if len(word) == 1]
+    assert captured.err.count("error: ") == status
+
+
+def test_a_reader_that_has_gone_ends_the_pipe():
+    run = f"{shlex.quote(sys.executable)} -m demo ask --only_cpu --temperature 0 --max_new_tokens 2"
+    command = f"({run}; echo status $? >&2) | true"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=Path(__file__).parent.parent.parent, input="Hello\n" * 5, capture_output=True, text=True
+    )
+    assert done.stderr == "status 1\n"

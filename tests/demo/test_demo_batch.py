@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import GOLDEN
+from PIL import Image
 
 from demo import batch
 from demo.__main__ import main as demo_main
@@ -151,3 +152,51 @@ def test_a_prompt_style_is_taken_where_there_are_several(model, style, said, fol
     recorded = json.loads((MINI / "expected.json").read_text(encoding="utf-8"))["single_main"]["text"]
     answer = read_lines(folder / "answers.jsonl")[0]["answer"]
     assert answer and recorded.removeprefix("<s>").strip().startswith(answer.strip())
+
+
+def test_the_right_answer_of_a_row_is_kept_beside_the_models_and_the_run_goes_on(folder, monkeypatch):
+    rows = [
+        {"image_id": "51", "question": "What?", "answer": "A boat.", "task": "positive"},
+        {"question": "Who?", "image": None},
+    ]
+    questions = write_lines(folder / "questions.jsonl", rows)
+    assert run(questions, folder) == 0
+    first, second = read_lines(folder / "answers.jsonl")
+    assert first["reference_answer"] == "A boat." and first["answer"] != "A boat." and "reference_answer" not in second
+    monkeypatch.setattr(batch, "load_chat", None)
+    assert run(questions, folder) == 0
+
+
+def test_questions_are_no_answers_to_themselves(folder):
+    questions = write_lines(folder / "answers.jsonl", [{"question": "What?", "answer": "A boat."}])
+    before = questions.read_bytes()
+    assert run(questions, folder) == 2 and questions.read_bytes() == before
+
+
+def test_a_line_ends_at_a_line_end_alone(folder):
+    text = "What\u2028is\u0085it?"
+    (folder / "questions.jsonl").write_text(json.dumps({"question": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+    (question,) = batch.read_questions(folder / "questions.jsonl", folder)
+    assert question.text == text
+
+
+def test_transparency_is_seen_as_a_person_sees_it(folder):
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(folder / "clear.png")
+    _, (part,) = batch._conversation(batch.Question({"question": "What?"}, (folder / "clear.png",)))
+    assert part.open().getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"question": "\\ud800"}', "row 1: half a character"),
+        ('{"question": "What?", "image_id": "51"}', "'51' may be 51.jpg or 51.png"),
+        ('{"question": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 1 is no JSON"),
+    ],
+)
+def test_hostile_rows_are_one_line(folder, capsys, text, said):
+    shutil.copy(folder / "51.png", folder / "51.jpg")
+    (folder / "questions.jsonl").write_text(text, encoding="utf-8")
+    assert run(folder / "questions.jsonl", folder) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

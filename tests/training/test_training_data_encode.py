@@ -152,3 +152,11 @@ def test_every_key_of_the_processor_is_passed_on_and_padded(processor):
     assert batch["pixel_values"][1, 2:].sum() == 0
     assert batch["token_type_ids"].tolist() == [[0] * len(second.ids), [1] * len(second.ids)]
     assert batch["names"] == ["a"]
+
+
+def test_transparent_pictures_are_learnt_as_a_person_sees_them(processor):
+    """Over white, as page, terminal and plugin show them to the model later; the hidden colour is black."""
+    hidden, seen = Image.new("RGBA", (32, 32), (0, 0, 0, 0)), Image.new("RGB", (32, 32), "white")
+    encode = RowEncoder(processor)
+    first, second = (encode(make_row([("what", "red")], [image])).inputs["pixel_values"] for image in (hidden, seen))
+    assert torch.equal(first, second)

@@ -100,7 +100,7 @@ class RowEncoder:
             ImageError: a picture cannot be opened.
         """
         check_messages(row["messages"], len(row.get("images") or ()), place)
-        images = [load_image(image) for image in row.get("images") or ()]
+        images = [load_image(image, background="white") for image in row.get("images") or ()]  # as a person sees them
         messages = [{"role": message["role"], "content": content_items(message)} for message in row["messages"]]
         supervised = [is_supervised(message) for message in row["messages"]]
         encoded = self._encode(messages, images, supervised, place)

@@ -156,7 +156,7 @@ def page(encoder: RowEncoder, title: str, shown: list[tuple[str, Row | None, Enc
 
 
 def _thumbnail(picture) -> str:
-    image = load_image(picture).convert("RGB")
+    image = load_image(picture, background="white")
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85)

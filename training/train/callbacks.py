@@ -133,7 +133,7 @@ class Answers(TrainerCallback):
         cells = []
         for row in self.rows:
             question = first_question(row)
-            images = [ImagePart.of(load_image(image)) for image in row["images"][: _num_images(question)]]
+            images = [ImagePart.of(load_image(image, background="white")) for image in row["images"][: _num_images(question)]]
             answer = chat.answer(question, images, config)
             cells.append((images[0].open(), text_of(question[-1]), text_of(row["messages"][len(question)]), answer))
         with (self.folder / ANSWERS).open("a", encoding="utf-8") as file:
