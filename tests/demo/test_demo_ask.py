@@ -14,6 +14,7 @@ from conftest import GOLDEN, IMAGES, golden_json, load_golden
 from PIL import Image
 
 from demo import ask
+from demo.__main__ import VERBS
 from demo.__main__ import main as demo_main
 from demo.cli import DEFAULT_MODEL
 from pipelines.generation import ChatModel
@@ -183,7 +184,7 @@ def test_more_memory_than_there_is_is_refused_before_loading(monkeypatch, capsys
 
 def test_unknown_verb(capsys):
     assert demo_main(["sing"]) == 2
-    assert capsys.readouterr().err == "python -m demo: unknown verb 'sing'. Available: page, ask, batch, score.\n"
+    assert capsys.readouterr().err == f"python -m demo: unknown verb 'sing'. Available: {', '.join(VERBS)}.\n"
 
 
 def test_help_names_the_verbs(capsys):
