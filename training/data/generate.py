@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     book = AnswerBook(output.with_name(f"{output.stem}.replies.jsonl"))
     asked = {
-        _key(client.model, text): (text, kind, image)
+        _key(client.model, image, text): (text, kind, image)
         for image, each in captions.items()
         for kind in arguments.kinds
         for text in [prompt(KINDS[kind], each)]
@@ -213,8 +213,8 @@ def _request(entry: tuple[str, str, str], temperature: float) -> dict[str, Any]:
     }
 
 
-def _key(model: str, text: str) -> str:
-    return hashlib.sha256(json.dumps([model, text]).encode()).hexdigest()
+def _key(model: str, image: str, text: str) -> str:
+    return hashlib.sha256(json.dumps([model, image, text]).encode()).hexdigest()
 
 
 def _is_number(value: Any) -> bool:
