@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .checkpoints.meta_llama import is_meta_llama
+from .checkpoints.formats import find_foreign
+from .checkpoints.weight_files import has_leftover_adapter
 from .json_files import read_json
 from .own_python import hand_over
 from .registry import FAMILIES, available_pipelines, check_layers, find_family, is_whole
@@ -57,6 +58,7 @@ class Report:
     Attributes:
         folder: as given.
         family: family id of its eyes; None when it has none that is known.
+        foreign: what it is instead, where it is nothing that is opened as it lies.
         layout: the family's word for how the folder is arranged; None when there is none, or without PyTorch.
         parts: the weights.
         missing: what is absent, broken or does not fit, a sentence each.
@@ -68,6 +70,7 @@ class Report:
 
     folder: str
     family: str | None = None
+    foreign: str | None = None
     layout: str | None = None
     parts: list[Part] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -78,7 +81,9 @@ class Report:
 
     def lines(self) -> list[str]:
         """For the user."""
-        kind = FAMILIES.get(self.family, "no eyes of a known family") + (f"; layout {self.layout}" if self.layout else "")
+        kind = FAMILIES.get(self.family, self.foreign or "no eyes of a known family") + (
+            f"; layout {self.layout}" if self.layout else ""
+        )
         lines = [f"{self.folder}: {kind}"]
         for part in self.parts:
             weights = f"{part.num_weights / 1e6:,.1f} million weights, {part.dtype}, " if part.num_weights is not None else ""
@@ -106,8 +111,20 @@ def examine(folder: str | os.PathLike, device: str | None = None) -> Report:
         read_json(path / "adapter_config.json")
     except ValueError as error:
         report.missing.append(str(error))
-    is_adapter = (path / "adapter_config.json").is_file()
+    is_leftover = False
+    with contextlib.suppress(ValueError, OSError):  # told by whoever reads the weights
+        is_leftover = has_leftover_adapter(path)
+    is_adapter = (path / "adapter_config.json").is_file() and not is_leftover
+    foreign = find_foreign(path, "doctor", report.family is not None)
+    if foreign is not None:
+        report.foreign, report.next = foreign[0], [foreign[1]]
+        return report
     _find_parts(report, path, is_adapter)
+    if is_leftover:
+        report.missing.append(
+            "a place of its own for the adapter that lies beside the weights: programs that load by transformers put it on top of "
+            "them. If it is merged already, move it away; if not, move it away and merge it."
+        )
     if not report.parts and report.family is None:
         report.missing.append("there are no weights and no configuration of a known family: this is no model folder.")
     else:
@@ -117,7 +134,7 @@ def examine(folder: str | os.PathLike, device: str | None = None) -> Report:
             report.missing.append(str(error))
     if has_torch() and report.parts:
         _look_closer(report, path, is_adapter, device)
-    report.next = _next(report, path, is_adapter)
+    report.next = _next(report, path, is_adapter, is_leftover)
     return report
 
 
@@ -198,12 +215,8 @@ def _look_closer(report: Report, path: Path, is_adapter: bool, device: str | Non
             report.missing.append(str(error))
 
 
-def _next(report: Report, path: Path, is_adapter: bool) -> list[str]:
+def _next(report: Report, path: Path, is_adapter: bool, has_leftover: bool) -> list[str]:
     name = shlex.quote(os.fspath(path))
-    if is_meta_llama(path):
-        return [
-            f"python -m training convert {name} llama --layout webui  # LLaMA as Meta published it; nothing opens it as it is"
-        ]
     if is_adapter:
         named = None
         with contextlib.suppress(ValueError):  # told already, where it is what is missing
@@ -214,6 +227,13 @@ def _next(report: Report, path: Path, is_adapter: bool) -> list[str]:
         return [f"python -m training merge {bases} --lora_model {name} --output_dir {merged}"]
     if not report.parts and report.family is None:
         return ["python -m training merge --help  # makes a model folder"]
+    if has_leftover:
+        apart = shlex.quote(f"{os.fspath(path).rstrip('/')}-adapter")
+        merged = shlex.quote(f"{path.resolve().name}-merged")
+        return [
+            f"mkdir {apart} && mv {name}/adapter_* {apart}",
+            f"python -m training merge --text_model {name} --lora_model {apart} --output_dir {merged}  # if it is not merged yet",
+        ]
     if report.missing:
         return [f"python -m pipelines.doctor {name}  # when that is mended"]
     if report.family is None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import legacy
 from .base import VisionPipeline
 from .chat_template import check_chat_template
+from .checkpoints.formats import refuse_foreign
 from .json_files import read_json
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
     folder = resolve_folder(folder)
     check_layers(folder)
     found = find_family(folder)
+    refuse_foreign(folder, "load", has_vision=found is not None)
     if found is None:
         raise ValueError(
             f"{str(folder)!r} is no model of a known family ({', '.join(FAMILIES)}): neither 'vision/config.json' nor 'config.json' "

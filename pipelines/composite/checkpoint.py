@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedConfig
 
-from ..checkpoints.meta_llama import is_meta_llama
+from ..checkpoints.formats import refuse_foreign
 from ..json_files import read_json
 from ..weights import tensor_headers, weight_files
 from .modeling import CompositeForConditionalGeneration, CompositeVisionModel, compose, load_language_model
@@ -26,8 +26,6 @@ from .processing import CompositeProcessor
 from .tensors import MAX_SHARD_BYTES, check_finite, check_placed, new_folder, stored_tensors, write_safetensors
 
 LAYOUTS = ("webui", "transformers", "original")
-SMALLEST_NORM = 0.02
-"""Mean of a language model's last norm, which begins at 1; in weights minus another's it is next to 0."""
 VISION_PREFIX = "model.vision_model."
 
 
@@ -337,12 +335,6 @@ class Family:
             if parts.config.text_config.tie_word_embeddings and "lm_head.weight" not in parts.language:
                 expected.pop("lm_head.weight")
             check_placed(parts.language, expected, f"{parts.source}: the language model")
-            scale = parts.language["model.norm.weight"].float().abs().mean().item()
-            if scale < SMALLEST_NORM:
-                raise ValueError(
-                    f"{str(parts.tokenizer_folder)!r} is a delta and no language model: its last norm is {scale:.3f} on average. Add it "
-                    "to LLaMA first: python -m training merge --text_model LLAMA --delta FOLDER --output_dir vicuna"
-                )
 
     def _vision(self, parts: Parts, dtype: torch.dtype | str | None) -> CompositeVisionModel:
         stored = next(tensor.dtype for tensor in parts.vision.values() if tensor.is_floating_point())
@@ -359,10 +351,7 @@ def read_text_model(path: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
         FileNotFoundError, ValueError: it is no folder of a LLaMA with its weights.
     """
     folder = Path(path).expanduser()
-    if is_meta_llama(folder):
-        raise ValueError(
-            f"{str(folder)!r} is LLaMA as Meta published it. Convert it first: python -m training convert {folder} llama --layout webui"
-        )
+    refuse_foreign(folder, "merge")
     config = read_json(folder / "config.json")
     if not folder.is_dir() or not config:
         raise FileNotFoundError(f"{str(folder)!r} is no folder of a language model: there is no config.json in it.")

@@ -18,6 +18,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration, LlavaModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from ..checkpoints.formats import refuse_foreign
 from ..composite.checkpoint import Family, Output, write_json
 from ..composite.lora import language_name, with_adapter
 from ..composite.parts import Parts
@@ -164,6 +165,8 @@ def read_original(
     if not stands_alone and text_model is not None:
         raise ValueError(f"{source} holds its language model: leave text_model out.")
     text_folder = folder if not stands_alone else None if text_model is None else resolve_folder(text_model)
+    if text_folder is not None:
+        refuse_foreign(text_folder, "merge")
     vision_config, encoder = _encoder(settings, encoder, vision_model, source)
     vision = encoder | projector_from_original(projector, source)
     is_linear = "weight" in projector

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from pipelines.checkpoints.formats import refuse_foreign
 from pipelines.hub import resolve_folder
 from pipelines.registry import converter
 
@@ -65,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
             apply_delta(text_model, resolve_folder(options.delta), options.output_dir, *write)
             print(f"Merged: {options.output_dir}")
             return
+        for path in (text_model, *([] if vision_model is None else [vision_model]), *adapters):
+            refuse_foreign(path, "merge")
         if _convert(options, text_model, vision_model, adapters):
             return
         plan = plan_merge(text_model, vision_model, adapters, DTYPES[options.dtype])

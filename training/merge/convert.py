@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from pipelines.checkpoints.formats import refuse_foreign
 from pipelines.checkpoints.meta_llama import is_meta_llama
 from pipelines.hub import resolve_folder
-from pipelines.registry import converter
+from pipelines.registry import converter, find_family
 
 from .command import DTYPES, add_write_options, run_verb
 from .convert_adapter import FORMS, convert_adapter
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         source = resolve_folder(options.input)
         is_adapter = (source / "adapter_config.json").is_file()
         dtype = DTYPES[options.dtype]
+        refuse_foreign(source, "convert", has_vision=find_family(source) is not None)
         if is_meta_llama(source):
             if options.layout != LAYOUTS[0] or options.hardlink:
                 raise ValueError(f"{str(source)!r} is a language model alone: give --layout {LAYOUTS[0]}, without --hardlink.")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from pipelines.checkpoints.meta_llama import config_of, is_meta_llama, name_of, read_params, tensor_of
+from pipelines.checkpoints.formats import refuse_foreign
+from pipelines.checkpoints.meta_llama import config_of, name_of, read_params, tensor_of
 from pipelines.composite.tensors import check_finite, new_folder, stored_tensors, write_safetensors
 
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -29,10 +30,7 @@ def apply_delta(
     Raises:
         FileNotFoundError, ValueError: files are missing, or the two do not belong together.
     """
-    if is_meta_llama(base):
-        raise ValueError(
-            f"{str(base)!r} is LLaMA as Meta published it. Convert it first: python -m training convert {base} llama --layout webui"
-        )
+    refuse_foreign(base, "merge")
     weights, changes = stored_tensors(base), stored_tensors(delta)
     if lost := [name for name in weights if name not in changes]:
         raise ValueError(f"{str(delta)!r} is no delta of {str(base)!r}: it lacks {len(lost)} of its tensors: {lost[:3]}.")
