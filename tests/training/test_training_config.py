@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from training.__main__ import main
-from training.train.config import differences, parse, resolved
+from training.train.config import Arguments, differences, parse, resolved
 
 RECIPES = sorted(Path("demo/recipes").glob("*.yaml"))
 
@@ -78,6 +78,11 @@ def test_resolved_configuration_gives_the_same_run_again(config, tmp_path):
 )
 def test_mistake_is_refused_by_name(config, capsys, values, flags, named):
     assert named in refusal(capsys, ["--config", config(**values), *flags])
+
+
+def test_several_gpus_need_torchrun(config, capsys, monkeypatch):
+    monkeypatch.setattr(Arguments, "n_gpu", 2)
+    assert "torchrun --nproc_per_node 2" in refusal(capsys, ["--config", config()])
 
 
 def test_missing_model_is_refused(capsys):

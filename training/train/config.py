@@ -175,6 +175,11 @@ def _contradiction(recipe: Recipe, arguments: Arguments) -> str | None:
         return f"held_out is {recipe.held_out}; it is a share from 0 to below 1."
     if arguments.fsdp:
         return "fsdp is not supported: the optimizer is made before the model is sharded. Use data parallelism (torchrun)."
+    if arguments.n_gpu > 1:
+        return (
+            f"{arguments.n_gpu} GPUs are there: torchrun --nproc_per_node {arguments.n_gpu} -m training train ... uses all of them, "
+            "CUDA_VISIBLE_DEVICES=0 in front of the command one."
+        )
     if arguments.logging_nan_inf_filter or arguments.remove_unused_columns or not arguments.prediction_loss_only:
         return "logging_nan_inf_filter and remove_unused_columns must stay false, prediction_loss_only true."
     if recipe.result == "adapter" and not recipe.lora_target_modules:

@@ -41,7 +41,9 @@ def main(argv: list[str]) -> int:
         run = Run(recipe, arguments)
         if run.is_main:
             print("\n".join(run.plan()))
-        print(run.train())
+        result = run.train()
+        if run.is_main:
+            print(result)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130
