@@ -145,6 +145,53 @@ FAMILIES: dict[str, dict] = {
 }  # fmt: skip
 """`model_type` to its sizes, the files of its processor, and what its chat template writes for a picture."""
 
+
+def _like(family: str, text: dict | None = None, vision: dict | None = None, **changed) -> dict:
+    """The sizes and files of a family's next of kin."""
+    spec = FAMILIES[family]
+    config = {
+        **spec["config"],
+        "text_config": {**spec["config"]["text_config"], **(text or {})},
+        "vision_config": {**spec["config"]["vision_config"], **(vision or {})},
+    }
+    return {**spec, "config": config, "like": family, **changed}
+
+
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+LINEAR = {
+    "layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8, "rope_parameters": {**MROPE, "mrope_interleaved": True, "partial_rotary_factor": 1.0},
+}  # fmt: skip
+KIN: dict[str, dict] = {
+    "qwen3_vl_moe": _like("qwen3_vl", {"model_type": "qwen3_vl_moe_text", **EXPERTS}),
+    "qwen3_5": _like("qwen3_vl", {"model_type": "qwen3_5_text", **LINEAR}, {"deepstack_visual_indexes": []}),
+    "qwen3_5_moe": _like(
+        "qwen3_vl", {"model_type": "qwen3_5_moe_text", **LINEAR, **EXPERTS, "shared_expert_intermediate_size": 16}, {"deepstack_visual_indexes": []}
+    ),
+    "glm46v": _like(
+        "glm4v", image={**FAMILIES["glm4v"]["image"], "image_processor_type": "Glm46VImageProcessor"}, processor={"processor_class": "Glm46VProcessor"}
+    ),
+    "glm4v_moe": _like("glm4v", {
+        "model_type": "glm4v_moe_text", "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1,
+        "first_k_dense_replace": 1, "rope_parameters": {**MROPE, "partial_rotary_factor": 1.0}, "partial_rotary_factor": 1.0,
+    }),
+    "llava_next_video": _like("llava_next", processor={**FAMILIES["llava_next"]["processor"], "processor_class": "LlavaNextVideoProcessor"}),
+    "lighton_ocr": _like(
+        "mistral3", {"model_type": "qwen3"}, processor={"processor_class": "LightOnOcrProcessor", "patch_size": 14, "spatial_merge_size": 2},
+        tokens={"image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"},
+    ),
+    "video_llama_3": {
+        "config": {"text_config": {"model_type": "qwen2", **TEXT}, "vision_config": {"model_type": "video_llama_3_vision", **CLIP, "patch_size": 14}},
+        "mark": FAMILIES["qwen2_vl"]["mark"], "like": "qwen2_vl",
+        "image": {"image_processor_type": "VideoLlama3ImageProcessor", **QWEN_SIDES, "merge_size": 1}, "processor": {"processor_class": "VideoLlama3Processor"},
+    },
+    "deepseek_vl": {
+        "config": {"text_config": {"model_type": "llama", **TEXT}, "vision_config": SIGLIP}, "mark": "<image>\n", "like": "llava",
+        "image": {"image_processor_type": "DeepseekVLImageProcessor", "size": SIDE}, "processor": {"processor_class": "DeepseekVLProcessor", "num_image_tokens": 4},
+    },
+}  # fmt: skip
+"""Families made of the parts of another: tried once over turns (`test_native_table.py`)."""
+
 SPECIAL = [
     "<|pad|>", "<|bos|>", "<|eos|>", "<|turn|>", "<|/turn|>", "<image>", "<video>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<fake_token_around_image>", "<global-img>",
@@ -158,29 +205,34 @@ IMAGE_TOKENS = {
 }  # fmt: skip
 
 
+def image_token(family: str) -> str:
+    return IMAGE_TOKENS.get(KIN.get(family, {}).get("like", family), "<image>")
+
+
 def tokenizer(family: str) -> PreTrainedTokenizerFast:
     """Bytes, and every special token of the families."""
     vocabulary = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     bare = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bare.decoder = decoders.ByteLevel()
-    image = {"image_token": IMAGE_TOKENS.get(family, "<image>"), **FAMILIES[family].get("tokens", {})}
+    spec = KIN.get(family) or FAMILIES[family]
+    image = {"image_token": image_token(family), **spec.get("tokens", {})}
     made = PreTrainedTokenizerFast(
         tokenizer_object=bare, pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|eos|>", extra_special_tokens=image, padding_side="left"
     )  # fmt: skip
     made.add_special_tokens({"additional_special_tokens": SPECIAL})
     begin = "{{ bos_token }}" if family == "mllama" else ""
-    made.chat_template = begin + TEMPLATES.get(family, CHAT).replace("IMAGE", FAMILIES[family]["mark"])
+    made.chat_template = begin + TEMPLATES.get(spec.get("like", family), CHAT).replace("IMAGE", spec["mark"])
     return made
 
 
 def write(family: str, folder: Path, seed: int = 0, wide: bool = False) -> Path:
     """Write a tiny model of a family; a wide one has layers that 4 bits can be made of."""
-    spec = FAMILIES[family]
+    spec = KIN.get(family) or FAMILIES[family]
     tokens = tokenizer(family)
     tokens.save_pretrained(folder)
     ids = tokens.convert_tokens_to_ids
-    image_id = ids(IMAGE_TOKENS.get(family, "<image>"))
+    image_id = ids(image_token(family))
     special = {"pad_token_id": ids("<|pad|>"), "bos_token_id": ids("<|bos|>"), "eos_token_id": ids("<|eos|>")}
     names = {"vision_start_token_id": ids("<|vision_start|>"), "vision_end_token_id": ids("<|vision_end|>"), "video_token_id": ids("<|video_pad|>"),
              "image_start_token_id": ids("<|begin_of_image|>"), "image_end_token_id": ids("<|end_of_image|>")}  # fmt: skip

@@ -13,6 +13,12 @@ from .processing import load_processor
 
 REFUSED = {
     "paligemma": "its prompts are one task about pictures that stand before everything, not a chat",
+    "blip": "it writes captions and does not chat",
+    "blip-2": "it continues one text about one picture and does not chat",
+    "evolla": "it is about proteins",
+    "git": "it writes captions and does not chat",
+    "idefics2": "its processor writes pictures that stand side by side into one another",
+    "shieldgemma2": "it judges pictures and writes no text",
     "pi0": "it steers robots and writes no text",
     "pp_formulanet": "it reads formulas and does not chat",
     "pp_chart2table": "it reads charts and does not chat",
