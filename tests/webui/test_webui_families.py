@@ -77,8 +77,8 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder, tmp_path_factory):
-    settings = {"do_sample": False, "preset": "Deterministic", "max_new_tokens": NUM_NEW, "multimodal_vcla-language": "en"}
-    settings |= {"custom_token_bans": ",".join(map(str, ByItself(folder).banned))}
+    settings = {"do_sample": False, "preset": "Deterministic", "max_new_tokens": NUM_NEW, "auto_max_new_tokens": False}
+    settings |= {"multimodal_vcla-language": "en", "custom_token_bans": ",".join(map(str, ByItself(folder).banned))}
     with Server(tmp_path_factory.mktemp("server"), folder, settings, ("--cpu",)) as server:
         yield server
 
