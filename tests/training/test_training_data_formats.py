@@ -198,3 +198,14 @@ def test_wrong_use_is_one_line(folder, capsys):
         assert main(["data", *argv]) == 2
         error = capsys.readouterr().err
         assert named in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [('{"1": 5}', "under '1' is '5', not a record"), ("[" * 100_000 + "]" * 100_000, "is not valid JSON")]
+)
+def test_records_by_id_that_are_none_are_one_line(folder, capsys, text, said):
+    (folder / "gqa.json").write_text(text, encoding="utf-8")
+    argv = ["--file", str(folder / "gqa.json"), "--output", str(folder / "rows.jsonl")]
+    assert main(["data", "convert", "gqa", *argv]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

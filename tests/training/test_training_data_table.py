@@ -1,6 +1,7 @@
 """Somebody's folder of pictures and a spreadsheet: what it becomes, and every mistake in it by its line."""
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -8,6 +9,7 @@ from workbook import Raw, write_workbook
 
 from training.__main__ import main
 from training.data import RowFile
+from training.data.formats import spreadsheet
 from training.data.rows import text_of
 
 HEAD = ["image", "question", "answer"]
@@ -163,3 +165,18 @@ def test_long_chinese_text_of_a_spreadsheet_is_read(folder):
     assert convert(folder, "t.csv") == 0
     assert texts(folder) == [["这是什么？", text]]
     assert json.loads((folder / "rows.jsonl").read_text(encoding="utf-8"))["images"] == ["pictures/0.jpg"]
+
+
+@pytest.mark.parametrize("reference", ["XFE1", "ZZZZZZZ1", "A1048577", "A" + "9" * 4000])
+def test_cells_outside_of_any_sheet_are_refused_before_room_is_made(reference):
+    with pytest.raises(ValueError, match="a sheet has 1048576 lines and 16384 columns"):
+        spreadsheet._position(reference)
+
+
+@pytest.mark.parametrize("filled", ["cells", "merged"])
+def test_a_small_file_cannot_make_a_large_sheet(filled):
+    rows = "".join(f'<row r="{n}"><c r="XFD{n}"/></row>' for n in range(1, 700)) if filled == "cells" else ""
+    merged = '<mergeCell ref="A1:XFD1048576"/>' if filled == "merged" else ""
+    sheet = ElementTree.fromstring(f'<s xmlns="{spreadsheet._MAIN[1:-1]}">{rows}{merged}</s>')
+    with pytest.raises(ValueError, match="a sheet has more than 10000000 cells"):
+        spreadsheet._lines(sheet, [], [])

@@ -6,6 +6,7 @@ import os
 import signal
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -175,3 +176,13 @@ def test_resume_needs_a_checkpoint_of_the_same_parts(sources, tmp_path, capsys):
     given = ["--resume_from_checkpoint", str(tmp_path / "first/checkpoint-4"), "--train_parts", "visual_resampler"]
     assert main(flags(sources["rows"], tmp_path / "second", *given)) == 2
     assert "other parts than the ones that learn now" in capsys.readouterr().err
+
+
+def test_an_old_checkpoint_whose_removal_is_broken_off_is_not_offered(tmp_path, monkeypatch):
+    for name in ("checkpoint-2/model", "checkpoint-4/model", STAGING):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr("training.train.trainer.shutil.rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    keeps_one = SimpleNamespace(args=SimpleNamespace(save_total_limit=1))
+    with pytest.raises(KeyboardInterrupt):
+        PartsTrainer._forget_old_checkpoints(keeps_one, tmp_path)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-4"]

@@ -18,7 +18,7 @@ LEARNING = "learning.safetensors"
 """What learns, in a checkpoint."""
 GIB = 2**30
 STAGING = ".saving"
-"""Where a checkpoint is written before it takes its name."""
+"""Where a checkpoint is written before it takes its name, and goes before it is removed."""
 
 
 class TrainingError(ValueError):
@@ -190,8 +190,8 @@ class PartsTrainer(Trainer):
         if self.is_world_process_zero():
             shutil.rmtree(run / name, ignore_errors=True)
             (run / STAGING / name).rename(run / name)
-            shutil.rmtree(run / STAGING)
             self._forget_old_checkpoints(run)
+            shutil.rmtree(run / STAGING)
         self.accelerator.wait_for_everyone()
 
     _staging: Path | None = None
@@ -201,8 +201,8 @@ class PartsTrainer(Trainer):
 
     def _forget_old_checkpoints(self, run: Path) -> None:
         if limit := self.args.save_total_limit:
-            for old in checkpoints(run)[:-limit]:
-                shutil.rmtree(old)
+            for old in checkpoints(run)[:-limit]:  # under another name first: a removal may be killed half way
+                shutil.rmtree(old.rename(run / STAGING / old.name))
 
     def _position_file(self) -> str:
         return f"stream-{self.args.process_index}-of-{self.args.world_size}.pt"

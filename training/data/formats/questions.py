@@ -36,6 +36,8 @@ class _Dict(Records):
 
     def __init__(self, path: Path, values: dict):
         super().__init__(path)
+        if wrong := next((key for key, value in values.items() if not isinstance(value, dict)), None):
+            raise ValueError(f"{str(path)!r}: under {wrong!r} is {str(values[wrong])[:40]!r}, not a record.")
         self.values = [{"id": key, **value} for key, value in values.items()]
 
     def __len__(self) -> int:
@@ -113,7 +115,7 @@ def _records_by_id(path: Path) -> Sequence:
     if path.suffix.lower() == ".json" and path.is_file():
         try:
             values = json.loads(path.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{str(path)!r} is not valid JSON ({error}).") from error
         if isinstance(values, dict):
             return _Dict(path, values)

@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 MAX_BYTES = 200_000_000
+MAX_LINES, MAX_COLUMNS = 1_048_576, 16_384  # of the format itself
+MAX_CELLS = 10_000_000  # a cell's position makes all cells before it
 PERCENT_FORMATS = (9, 10)
 DATE_FORMATS = (*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59))
 """Numbers of the formats that every workbook has."""
@@ -58,7 +60,7 @@ def _sheets(archive: zipfile.ZipFile) -> list[tuple[str, list[tuple[int, list[st
 
 def _lines(sheet: ElementTree.Element, shared: list[str], formats: list[str]) -> list[tuple[int, list[str]]]:
     lines: dict[int, list[str]] = {}
-    number = 0
+    number = num_cells = 0
     for line in sheet.iter(f"{_MAIN}row"):
         number = int(line.get("r", number + 1))
         cells: list[str] = []
@@ -67,14 +69,22 @@ def _lines(sheet: ElementTree.Element, shared: list[str], formats: list[str]) ->
             cells += [""] * (column + 1 - len(cells))
             cells[column] = _value(cell, shared, formats)
         lines[number] = cells
+        num_cells = _counted(num_cells + len(cells))
     for merged in sheet.iter(f"{_MAIN}mergeCell"):
         (top, left), (bottom, right) = map(_position, merged.get("ref", "").split(":"))
         value = lines.get(top, [])[left : left + 1] or [""]
+        num_cells = _counted(num_cells + (bottom - top + 1) * (right - left + 1))
         for number in range(top, bottom + 1):
             if cells := lines.get(number):
                 cells += [""] * (right + 1 - len(cells))
                 cells[left : right + 1] = value * (right + 1 - left)
     return [(number, cells) for number, cells in lines.items() if any(cell.strip() for cell in cells)]
+
+
+def _counted(num_cells: int) -> int:
+    if num_cells > MAX_CELLS:
+        raise ValueError(f"a sheet has more than {MAX_CELLS} cells")
+    return num_cells
 
 
 def _value(cell: ElementTree.Element, shared: list[str], formats: list[str]) -> str:
@@ -128,4 +138,6 @@ def _position(reference: str) -> tuple[int, int]:
     column = 0
     for letter in found[1]:
         column = column * 26 + ord(letter) - ord("A") + 1
+    if column > MAX_COLUMNS or len(found[2]) > 7 or int(found[2]) > MAX_LINES:
+        raise ValueError(f"a cell is called {reference[:20]!r}, and a sheet has {MAX_LINES} lines and {MAX_COLUMNS} columns")
     return int(found[2]), column - 1
