@@ -7,6 +7,7 @@ from .loading import load_model, missing_parts, model_class, refusal
 from .merging import convert
 from .pipeline import NativePipeline, load_pipeline, pipeline_of
 from .processing import load_processor
+from .training import parts_of, save_model
 
 __all__ = [
     "NativePipeline",
@@ -16,6 +17,8 @@ __all__ = [
     "load_processor",
     "missing_parts",
     "model_class",
+    "parts_of",
     "pipeline_of",
     "refusal",
+    "save_model",
 ]

@@ -99,8 +99,6 @@ def test_adapter_opens_with_the_loader_with_peft_and_merged(case, folder, rows, 
     torch.testing.assert_close(logits(plain, run), expected, rtol=1e-4, atol=1e-4)
     loaded, _ = load_model(folder(case), lora_model=run.result, dtype=torch.float32)
     torch.testing.assert_close(logits(loaded, run), expected, rtol=1e-4, atol=1e-4)
-    if isinstance(case, str):
-        return
     merge = ["merge", "--text_model", folder(case), "--lora_model", run.result, "--output_dir", tmp_path / "merged"]
     assert main(list(map(str, merge))) == 0
     merged, _ = load_model(tmp_path / "merged", dtype=torch.float32)
