@@ -210,6 +210,8 @@ def _wanted() -> tuple:
 def _look(model: Any) -> None:
     folder, family = _find_folder()
     where, how = _device_and_dtype(model, "vision")
+    if is_inside := family == "native":  # its vision part is where the model is
+        where = model.get_input_embeddings().weight.device
     weights = sorted((path.name, path.stat().st_mtime_ns) for path in (folder / "vision").glob("*") if path.is_file())
     made_of = (folder, str(where), str(how), tuple(weights), *_wanted()[1:])
     if _loaded.vision is None or _loaded.made_of != made_of:
@@ -218,7 +220,8 @@ def _look(model: Any) -> None:
         webui.logger.info("%s", say("loading", name=folder.name))
         try:
             pipeline = load_pipeline(folder, family, device=where, dtype=how)
-            _place_projector(pipeline, model)
+            if not is_inside:
+                _place_projector(pipeline, model)
             pipeline.limit_pictures(settings.max_pixels(), settings.use_tiles())
             vision = VisionModel(pipeline, webui.tokenizer(), where, int(settings.number("cache_mb", 0) * 2**20))
         finally:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from pipelines import load_model, native
 from pipelines.base import ImagePart, ImageSpan
@@ -264,3 +265,21 @@ def test_questions_are_answered_in_batches(qwen, tmp_path):
         answers.append((tmp_path / f"answers-{size}.jsonl").read_text())
     assert answers[0] == answers[1]
     assert len({json.loads(line)["answer"] for line in answers[0].splitlines()}) == 4
+
+
+def test_bos_of_a_tokenizer_that_adds_it_stands_there_once(tmp_path):
+    """LLaVA's template writes none, and its tokenizer adds it."""
+    folder = native_models.write("llava", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    bos = tokenizer.bos_token
+    adds = TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = adds
+    tokenizer.save_pretrained(folder)
+    chat = ChatModel(*native.load_model(folder), native.load_pipeline(folder))
+    images = pictures()[:1]
+    processor = native.load_processor(folder)
+    text = processor.apply_chat_template(conversation(1), add_generation_prompt=True, tokenize=False)
+    expected = processor(images=[images], text=[text])["input_ids"][0]
+    assert expected[0] == tokenizer.bos_token_id != expected[1]
+    prompt = chat.prepare(conversation(1), [ImagePart.of(image) for image in images]).prompt
+    assert prompt.input_ids[0].tolist() == list(expected) and "pixel_values" in prompt.inputs
