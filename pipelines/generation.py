@@ -9,7 +9,6 @@ for answer in chat.stream(messages, [ImagePart.of(load_image("photo.jpg"))], con
 
 import copy
 import logging
-import queue
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -20,17 +19,15 @@ import torch
 from jinja2 import TemplateError
 from transformers import (
     GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
     PreTrainedModel,
     RepetitionPenaltyLogitsProcessor,
-    StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.generation import BaseStreamer
 
 from .base import ImagePart, ImageSpan, VisionPipeline
+from .decoding import FiniteScores, ReplyPenalties, TokenQueue
 from .embedder import Embedder, ImageFeatureCache, PreparedPrompt, embedding_device, evaluating
 from .prefix_cache import PrefixCache
 from .prompt import Prompt, PromptEncoder
@@ -299,7 +296,7 @@ class ChatModel:
         Raises:
             Whatever the generation raised.
         """
-        tokens = _TokenQueue()
+        tokens = TokenQueue()
         prompt = prepared.prompt
         config, penalties = self._settings(generation_config, prompt.input_ids.shape[1])
 
@@ -367,8 +364,8 @@ class ChatModel:
         if config.pad_token_id is None:
             eos = config.eos_token_id
             config.pad_token_id = eos[0] if isinstance(eos, list) else 0 if eos is None else eos
-        wrapped = [_ReplyPenalties(processors, config.bos_token_id, prompt_length)] if processors else []
-        return config, LogitsProcessorList([_FiniteScores(), *wrapped])
+        wrapped = [ReplyPenalties(processors, config.bos_token_id, prompt_length)] if processors else []
+        return config, LogitsProcessorList([FiniteScores(), *wrapped])
 
 
 def message(role: str, text: str, num_images: int = 0) -> Message:
@@ -403,64 +400,3 @@ def _without_typed_marks(message: Message, mark: str) -> Message:
     if isinstance(content, str):
         return {**message, "content": clean(content)}
     return {**message, "content": [{**item, "text": clean(item["text"])} if "text" in item else item for item in content]}
-
-
-class _FiniteScores(LogitsProcessor):
-    """Stops a model whose numbers are broken: greedily it would answer with nothing, sampling would fail in the middle."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if not torch.isfinite(scores.amax(-1)).all():
-            raise ValueError(
-                "The model's scores are not finite (inf or NaN): its weights are damaged, or too large for their precision. Load it "
-                "with --dtype bfloat16 or float32; if that does not help, copy its weights again."
-            )
-        return scores
-
-
-class _ReplyPenalties(LogitsProcessor):
-    """Repetition penalties that see BOS and the reply, never the prompt: what generation from embeddings alone does, and with it
-    the originals of every family that puts embeddings in the prompt."""
-
-    def __init__(self, processors: LogitsProcessorList, bos_token_id: int | None, prompt_length: int):
-        self.processors = processors
-        self.bos_token_id = bos_token_id
-        self.prompt_length = prompt_length
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        reply = input_ids[:, self.prompt_length :]
-        if self.bos_token_id is not None:
-            reply = torch.cat([reply.new_full((len(reply), 1), self.bos_token_id), reply], dim=1)
-        return self.processors(reply, scores)
-
-
-class _TokenQueue(BaseStreamer, StoppingCriteria):
-    """Carries new tokens from the generating thread to an iterator, and the wish to stop the other way."""
-
-    def __init__(self):
-        self._queue: queue.Queue = queue.Queue()
-        self._has_seen_prompt = False
-        self._stopped = threading.Event()
-
-    def put(self, value: torch.Tensor) -> None:
-        if self._has_seen_prompt:
-            for token in value.flatten().tolist():
-                self._queue.put(token)
-        self._has_seen_prompt = True
-
-    def end(self) -> None:
-        self._queue.put(None)
-
-    def fail(self, error: BaseException) -> None:
-        self._queue.put(error)
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        return torch.full((len(input_ids),), self._stopped.is_set(), device=input_ids.device, dtype=torch.bool)
-
-    def __iter__(self) -> Iterator[int]:
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
