@@ -89,13 +89,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=640, help="rows of each measurement")
     parser.add_argument("--side_px", type=int, default=256)
     parser.add_argument("--model", default="demo/model", help="whose processor the collator uses")
+    parser.add_argument("--model_side_px", type=int, help="side of the pictures that the model sees (default: its own)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         shards = write_shards(Path(folder), 4, -(-arguments.rows // 4), arguments.side_px)
         size = sum(shard.stat().st_size for shard in shards) / (4 * -(-arguments.rows // 4))
-        collator = ConversationCollator(load_processor(arguments.model))
+        processor = load_processor(arguments.model)
+        if arguments.model_side_px:
+            processor.image_processor.size = {"height": arguments.model_side_px, "width": arguments.model_side_px}
+        collator = ConversationCollator(processor)
         loops: dict[str, Callable[[], Iterable]] = {
             "plain": lambda: stateful_loader(PlainShards(shards), batch_size=BATCH, collate_fn=list),
             "ours": lambda: stateful_loader(ShardStream(shards, 0, 200), batch_size=BATCH, collate_fn=decoded),
@@ -109,6 +113,7 @@ def main() -> None:
         "bytes_per_row": round(size),
         "side_px": arguments.side_px,
         "model": arguments.model,
+        "model_side_px": arguments.model_side_px,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}",
     }
     if arguments.json:

@@ -43,6 +43,18 @@ def test_row_that_fits_into_no_pack_is_refused():
         list(pack(rows_of_lengths([5], [3]), 10, max_pictures=2))
 
 
+def test_row_that_no_sequence_has_room_for_ends_nothing(caplog):
+    collator = ConversationCollator(make_model(text="llama").processor)
+    red = Image.new("RGB", (8, 8), "red")
+    rows = [make_row([("what", "red")], [red] * count) | {"place": f"row {count}"} for count in (1, 3, 2)]
+    rows.append(make_row([("what " * 400, "red")], []) | {"place": "row long"})
+    packs = list(PackingCollator(collator, 300, max_pictures=2).packs(rows))
+    assert [one.num_pictures for one in packs] == [1, 2]
+    assert collator.counts.tolist() == [4, 2]
+    assert "left out row 3: 3 pictures, more than the 2 of a sequence" in caplog.text
+    assert "left out row long" in caplog.text
+
+
 def losses(model, batch: dict) -> torch.Tensor:
     """The loss of every supervised token, in reading order."""
     labels = batch.pop("labels")

@@ -72,6 +72,15 @@ class ConversationCollator:
             reason = f"nothing of its answers fits into {self.encoder.max_length} tokens."
         except (RowError, ImageError, FileNotFoundError) as error:
             reason = error.reason if isinstance(error, RowError) else str(error)
+        self.leave_out(row, reason)
+        return None
+
+    def leave_out(self, row: Row, reason: str) -> None:
+        """Log and count a row that is of no use.
+
+        Raises:
+            TooManyBadRows: the share of bad rows is past `max_bad_rows`.
+        """
         self.counts[1] += 1
         place = row.get("place") or f"the row that begins {str(row.get('messages'))[:80]}"
         logger.warning("left out %s: %s", place, reason)
@@ -81,7 +90,6 @@ class ConversationCollator:
                 f"{bad} of {seen} rows were left out, more than the share of {self.max_bad_rows:g} that may be (the last: {place}: "
                 f"{reason}) See all: python -m training data validate FILE"
             )
-        return None
 
     def join(self, encoded: list[Encoded]) -> dict[str, torch.Tensor]:
         """Encoded rows as one batch; none at all give one of a single token that teaches nothing."""

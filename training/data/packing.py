@@ -68,10 +68,11 @@ class PackingCollator:
     Args:
         collator: encodes the rows.
         length: tokens of a sequence; a batch is one sequence, padded to it.
+        max_pictures: of a sequence (or tiles, where a processor makes several of a picture); None for any number.
     """
 
-    def __init__(self, collator: ConversationCollator, length: int):
-        self.collator, self.length = collator, length
+    def __init__(self, collator: ConversationCollator, length: int, max_pictures: int | None = None):
+        self.collator, self.length, self.max_pictures = collator, length, max_pictures
 
     def join(self, rows: Pack) -> dict[str, Any]:
         """One packed sequence as a batch."""
@@ -88,11 +89,22 @@ class PackingCollator:
         }
         return {**batch, **join_inputs(rows, self.length, in_a_row=True)}
 
-    def packs(self, rows: Iterable[Row], max_pictures: int | None = None) -> Iterator[Pack]:
-        """Rows encoded and packed; bad ones are left out and counted."""
-        return pack(
-            (encoded for row in rows if (encoded := self.collator.try_encode(row)) is not None), self.length, max_pictures
-        )
+    def packs(self, rows: Iterable[Row]) -> Iterator[Pack]:
+        """Rows encoded and packed; bad ones, and those that no pack has room for, are left out and counted."""
+        return pack(self._encoded(rows), self.length, self.max_pictures)
+
+    def _encoded(self, rows: Iterable[Row]) -> Iterator[Encoded]:
+        for row in rows:
+            encoded = self.collator.try_encode(row)
+            if encoded is None:
+                continue
+            pictures = _num_pictures(encoded)
+            if len(encoded.ids) > self.length:
+                self.collator.leave_out(row, f"{len(encoded.ids)} tokens, more than the {self.length} of a sequence.")
+            elif self.max_pictures is not None and pictures > self.max_pictures:
+                self.collator.leave_out(row, f"{pictures} pictures, more than the {self.max_pictures} of a sequence.")
+            else:
+                yield encoded
 
 
 class PackedRows(IterableDataset):
