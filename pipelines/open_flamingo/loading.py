@@ -435,7 +435,7 @@ def read_clip(path: Path) -> tuple[dict[str, Any], Tensors]:
         named = ((from_clip(name), tensor) for name, tensor in load_tensors(path).items())
         tensors = {name: tensor for name, tensor in named if name is not None}
     else:
-        stored, _ = named_tensors(path)
+        stored = named_tensors(path)
         tensors = {}
         for name, tensor in stored.items():
             tensors |= from_open_clip(name, tensor)
