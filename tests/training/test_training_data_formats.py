@@ -113,6 +113,24 @@ def test_record_without_an_answer_gives_no_row(name, record, reason):
         FORMATS[name]().row(record, random.Random(0))
 
 
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("aokvqa", {**AOKVQA, "correct_choice_idx": -1}),
+        ("aokvqa", {**AOKVQA, "correct_choice_idx": True}),
+        ("aokvqa", {**AOKVQA, "choices": "swim"}),
+        ("aokvqa", {**AOKVQA, "rationales": "He wears goggles."}),
+        ("ocr_vqa", {"filename": "1.jpg", "questions": "Q", "answers": ["A"]}),
+        ("ocr_vqa", {"filename": "1.jpg", "questions": ["Q"], "answers": {"A": 1}}),
+        ("vqa", {"image": "a.jpg", "question": "Q", "answer": {"A": 1}}),
+    ],
+)
+def test_record_that_would_be_misread_is_refused(name, record):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        FORMATS[name]().row(record, random.Random(0))
+    assert not isinstance(caught.value, Skipped)
+
+
 def test_splits_are_kept_apart(tmp_path):
     (tmp_path / "ocr.json").write_text(json.dumps(OFFICIAL_OCR))
     for name in ("0001.png", "0002.png"):

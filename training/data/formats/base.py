@@ -79,6 +79,12 @@ def clean(text: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8").strip()
 
 
+def check_list(value: Any, name: str) -> None:
+    """Raise TypeError where a value that is read one by one is no list: a text would be read letter by letter."""
+    if not isinstance(value, list):
+        raise TypeError(f"{name} is {str(value)[:40]!r}, no list")
+
+
 def need(record: Any, *keys: str) -> list[Any]:
     """The values of keys that a record must have.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..files import Records, open_records
 from ..rows import Row, make_row
-from .base import Format, Skipped, clean, need
+from .base import Format, Skipped, check_list, clean, need
 from .pools import WHY
 
 
@@ -19,6 +19,10 @@ class AOkvqa(Format):
 
     def row(self, record: Any, rng: random.Random) -> Row:
         question, choices, correct, rationales = need(record, "question", "choices", "correct_choice_idx", "rationales")
+        check_list(choices, "choices")
+        check_list(rationales, "rationales")
+        if isinstance(correct, bool) or not isinstance(correct, int) or not 0 <= correct < len(choices):
+            raise ValueError(f"correct_choice_idx is {correct!r} of {len(choices)} choices")
         split = record.get("split", "train")
         self.check_split(split)
         image = record.get("image") or f"{split}2017/{int(need(record, 'image_id')[0]):012d}.jpg"
@@ -57,6 +61,8 @@ class OcrVqa(Format):
 
     def row(self, record: Any, rng: random.Random) -> Row:
         questions, answers = need(record, "questions", "answers")
+        check_list(questions, "questions")
+        check_list(answers, "answers")
         self.check_split(self.splits.get(record.get("split", 1), str(record.get("split"))))
         if len(questions) != len(answers):
             raise ValueError(f"{len(questions)} questions but {len(answers)} answers")
@@ -75,6 +81,7 @@ class Vqa(Format):
     def row(self, record: Any, rng: random.Random) -> Row:
         image, question, answers = need(record, "image", "question", "answer")
         answers = [answers] if isinstance(answers, str) else answers
+        check_list(answers, "answer")
         if not answers:
             raise Skipped("no answer")
         best = Counter(map(clean, answers)).most_common(1)[0][0]
