@@ -53,6 +53,12 @@ MAX_LAYERS = 1000
 LAYERS = re.compile(r"(^|_)(n_layers?|num_\w*layers|depth)$")
 """Keys of a configuration that say how many layers there are."""
 
+NUMBERS = re.compile(
+    r"^((max|min)_(length|new_tokens)|pad_token_id|no_repeat_ngram_size|num_(beams|return_sequences)"
+    r"|(repetition|length|diversity)_penalty|temperature|(top|min|typical)_[kp])$"
+)
+"""Settings of a generation that are numbers."""
+
 PICKLES: dict[str, str] = {
     "*.pth": "minigpt4",
     "*.pt": "open_flamingo",
@@ -211,7 +217,20 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
     with _in_one_kind_of_error(folder):
         model, processor = load(folder, **kwargs)
     check_chat_template(processor, repr(str(folder)))
+    _check_generation(model, folder)
     return model, processor
+
+
+def _check_generation(model: "PreTrainedModel", folder: Path) -> None:
+    """Generation settings are not looked at when a model is loaded, but in the middle of its first answer.
+
+    Raises:
+        ValueError: what must be a number is none.
+    """
+    settings = getattr(model, "generation_config", None)
+    for name, value in settings.to_dict().items() if settings is not None else ():
+        if NUMBERS.search(name) and not isinstance(value, int | float | None):
+            raise ValueError(f"The generation settings of {str(folder)!r} say {name} {value!r}, which is no number.")
 
 
 @contextlib.contextmanager

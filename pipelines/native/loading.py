@@ -66,7 +66,11 @@ def load_config(folder: Path) -> PreTrainedConfig:
         raise ValueError(f"{str(folder)!r} is no image-text-to-text model of transformers ({stored.get('model_type')!r}).")
     reason = REFUSED.get(stored["model_type"])
     if reason is None:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # configurations check themselves, with exceptions of their own
+            told = " ".join(str(error).split())[:300]
+            raise ValueError(f"{str(folder / 'config.json')!r} has a value that cannot be: {told}") from error
         reason = refusal(config)
     if reason is not None:
         raise ValueError(f"{str(folder)!r} ({stored['model_type']}) is not taken: {reason}.")

@@ -29,7 +29,7 @@ TENSORS = {
 LORA = {f"base_model.model.model.layers.0.q.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
 CONFIG = {"model_type": "llama", "hidden_size": 4, "num_hidden_layers": 1, "tie_word_embeddings": False}
 ADAPTER = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q"], "base_model_name_or_path": "base"}
-LONG_PER_MILLE = 60
+LONG_PER_MILLE = 40
 """How many of a thousand are loaded and asked."""
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limits of a process are Linux's")

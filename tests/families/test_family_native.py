@@ -283,3 +283,12 @@ def test_bos_of_a_tokenizer_that_adds_it_stands_there_once(tmp_path):
     assert expected[0] == tokenizer.bos_token_id != expected[1]
     prompt = chat.prepare(conversation(1), [ImagePart.of(image) for image in images]).prompt
     assert prompt.input_ids[0].tolist() == list(expected) and "pixel_values" in prompt.inputs
+
+
+def test_a_value_of_the_configuration_that_cannot_be_is_told_with_its_file(tmp_path):
+    folder = native_models.write("llava", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_attention_heads"] = "x"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="model/config.json' has a value that cannot be: .*num_attention_heads"):
+        load_model(folder)

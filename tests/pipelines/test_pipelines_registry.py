@@ -76,3 +76,13 @@ def test_whatever_odd_values_lead_to_is_one_error_that_names_the_folder(tmp_path
     for load in (load_model, load_pipeline):
         with pytest.raises(ValueError, match="model' cannot be loaded|model/vision' "):
             load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["max_length", "pad_token_id", "top_k", "repetition_penalty"])
+def test_generation_settings_that_are_no_numbers_are_told_before_the_first_answer(tmp_path, name):
+    model = make_model()
+    save_model(model, model.processor, tmp_path / "model")
+    file = tmp_path / "model/generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: [1]}))
+    with pytest.raises(ValueError, match=f"say {name} .1., which is no number|model' cannot be loaded"):
+        load_model(tmp_path / "model")
