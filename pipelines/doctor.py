@@ -130,8 +130,8 @@ def examine(folder: str | os.PathLike, device: str | None = None) -> Report:
     else:
         try:
             _find_missing(report, path, is_adapter)
-        except (ValueError, OSError) as error:
-            report.missing.append(str(error))
+        except Exception as error:  # configurations check themselves, with exceptions of their own
+            report.missing.append(" ".join(str(error).split())[:500])
     if has_torch() and report.parts:
         _look_closer(report, path, is_adapter, device)
     report.next = _next(report, path, is_adapter, is_leftover)
@@ -210,9 +210,10 @@ def _look_closer(report: Report, path: Path, is_adapter: bool, device: str | Non
             for bits in (32, 16, 8, 4):
                 need = memory.memory_need([path], bits, report.device)
                 report.memory[bits] = {"needed_gib": need.needed_bytes / GIB, "fits": need.fits}
-    except (ValueError, OSError, ImportError) as error:
-        if str(error) not in report.missing:
-            report.missing.append(str(error))
+    except Exception as error:  # likewise
+        told = " ".join(str(error).split())[:500]
+        if told not in report.missing:
+            report.missing.append(told)
 
 
 def _next(report: Report, path: Path, is_adapter: bool, has_leftover: bool) -> list[str]:

@@ -11,7 +11,7 @@ from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from pipelines import load_model, native
+from pipelines import doctor, load_model, native
 from pipelines.base import ImagePart, ImageSpan
 from pipelines.generation import ChatModel, message
 from pipelines.prompt import Prompt
@@ -290,5 +290,7 @@ def test_a_value_of_the_configuration_that_cannot_be_is_told_with_its_file(tmp_p
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["num_attention_heads"] = "x"
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="model/config.json' has a value that cannot be: .*num_attention_heads"):
-        load_model(folder)
+    for load, where in ((load_model, "model' cannot be loaded"), (native.load_model, "model/config.json' has a value")):
+        with pytest.raises(ValueError, match=f"{where}.*num_attention_heads"):
+            load(folder)
+    assert "num_attention_heads" in " ".join(doctor.examine(folder, "cpu").missing)
