@@ -157,7 +157,8 @@ def _with_addresses(message: dict, addresses: list[str]) -> dict:
     given = content if isinstance(content, list) else [{"type": "text", "text": content}] if isinstance(content, str) else []
     items: list[dict] = []
     for item in given:
-        pieces = _STAND_IN.split(item["text"]) if item.get("type") == "text" else [item]
+        text = item.get("text") if item.get("type") == "text" else None
+        pieces = _STAND_IN.split(text) if isinstance(text, str) else [item]
         for place, piece in enumerate(pieces):
             if place % 2:
                 items.append({"type": "image_url", "image_url": {"url": addresses[int(piece)]}})

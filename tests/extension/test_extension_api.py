@@ -188,6 +188,15 @@ def test_pictures_of_anthropic_tool_results_are_passed_on_in_order(webui):
     ]
 
 
+@pytest.mark.parametrize("odd", [{"type": "text"}, {"type": "text", "text": None}, {"type": "text", "text": 3}])
+def test_text_item_without_a_text_passes_as_it_is(odd):
+    from multimodal_vcla.api import _with_addresses
+
+    message = {"role": "user", "content": [odd, {"type": "text", "text": "<multimodal-vcla-picture-0>"}]}
+    (first, second) = _with_addresses(message, ["https://example.com/a.png"])["content"]
+    assert first == odd and second["image_url"]["url"] == "https://example.com/a.png"
+
+
 def test_features_are_those_of_the_pictures(asked, picture):
     last = asked({"role": "assistant", "content": [picture("red")]}, {"role": "user", "content": "What?"})
     other = asked({"role": "assistant", "content": [picture("blue")]}, {"role": "user", "content": "What?"})
