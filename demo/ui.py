@@ -403,6 +403,8 @@ class ChatPage:
             logger.exception("What it looks at cannot be shown.")
             message = texts["looks failed"].format(error=html.escape(one_line(error)))
             return _hidden(), gr.update(value=message, visible=True)
+        if not any(each is turn for each in session.turns):  # the chat was cleared meanwhile
+            return _hidden(), _hidden()
         if found is None:
             return _hidden(), gr.update(value=texts["looks unknown"], visible=True)
         captions = [f"{texts['picture'].format(look.number)} · {look.share:.0%}" for look in found]

@@ -152,12 +152,12 @@ def test_pictures_of_one_message_are_shown_numbered_and_counted(tab):
 
 def test_what_it_looks_at_shows_each_picture_with_its_share(tab):
     tab.ask("What?", ONE, OTHER)
-    tab.page.locator("#looks figure").nth(1).wait_for()
+    tab.wait_until(lambda: tab.page.locator("#looks figure").count() == 2)
     captions = tab.page.locator("#looks figcaption").all_inner_texts()
     shares = [int(re.fullmatch(rf"Picture {number} · (\d+)%", caption)[1]) for number, caption in enumerate(captions, 1)]
     assert len(shares) == 2 and 99 <= sum(shares) <= 101
     tab.ask("And now?", OTHER)
-    tab.page.locator("#looks figure").nth(2).wait_for()
+    tab.wait_until(lambda: tab.page.locator("#looks figure").count() == 3)
     tab.answers().first.click()
     tab.wait_until(lambda: tab.page.locator("#looks figure").count() == 2)
     tab.page.locator("#is_looking input").uncheck()
