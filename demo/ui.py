@@ -166,7 +166,10 @@ class ChatPage:
                     self.look, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE
                 )
             box.stop(self.stop, session, queue=False)
-            gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note, undo], queue=False)
+            # The end of an answer may be on its way to the browser, and be drawn over the empty chat.
+            gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note, undo], queue=False).then(
+                self._messages, session, chat, **AT_ONCE
+            )
             undo.click(self.undo, session, [chat, context, undo], queue=False)
             chat.select(self.look_at, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE)
             is_looking.input(self.look, [session, is_looking], [looks, note], **MODEL_QUEUE)

@@ -15,6 +15,15 @@ SHIPPED_MODEL = ROOT / "demo/model"
 EXAMPLES = ROOT / "demo/examples"
 PATIENCE_MS = 120_000
 
+# What is in an element is drawn: it has not changed over ten frames.
+DRAWN = """selector => new Promise(drawn => {
+    let still = 0;
+    const watch = new MutationObserver(() => { still = 0; });
+    watch.observe(document.querySelector(selector), {subtree: true, childList: true, characterData: true});
+    const frame = () => ++still > 10 ? (watch.disconnect(), drawn()) : requestAnimationFrame(frame);
+    requestAnimationFrame(frame);
+})"""
+
 
 @contextmanager
 def chromium(*flags: str) -> Iterator:
@@ -142,8 +151,9 @@ class Tab:
         return self.wait()
 
     def wait(self) -> str:
-        """Wait for the end of the answer that is being written; gives the last answer."""
+        """Wait for the end of the answer that is being written, and for the chat to be drawn; gives the last answer."""
         self.wait_for_idle()
+        self.page.evaluate(DRAWN, "#chat")
         return self.last_answer()
 
     def wait_for_idle(self) -> None:
