@@ -118,7 +118,8 @@ class VisionPipeline(ABC):
         sampling: how the family's original samples its answers, as keywords of `GenerationConfig`; empty where the model's own
             generation settings say it.
         adds_bos: a prompt whose template writes no BOS begins with it nevertheless.
-        keeps_prefix: keys and values of prompts with pictures may be taken from an earlier prompt (`model_inputs`, `cached`).
+        keeps_prefix: keys and values of prompts with pictures may be taken from an earlier prompt (`model_inputs`, `cached`). None:
+            yes, but for native inputs, which only a family that was compared with cold runs may go on from.
         stop_strings: texts at which an answer ends, and which are no part of it: separators that the family's language model was
             taught to write before the next turn, where EOS does not do it.
     """
@@ -132,7 +133,7 @@ class VisionPipeline(ABC):
     device: "torch.device | str" = "cpu"
     sampling: "Mapping[str, Any]" = MappingProxyType({})
     adds_bos: bool = False
-    keeps_prefix: bool = True
+    keeps_prefix: bool | None = None
     stop_strings: Sequence[str] = ()
 
     @property

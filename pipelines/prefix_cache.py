@@ -16,7 +16,7 @@ import inspect
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,7 +128,7 @@ class PrefixCache:
             What `generate` returns.
         """
         self.last = Reuse(input_ids.shape[-1])
-        reason = "switched off" if self.max_bytes <= 0 else why_cold(model, input_ids, pipeline, spans, kwargs)
+        reason = "switched off" if self.max_bytes <= 0 else why_cold(model, input_ids, pipeline, spans, features, kwargs)
         if reason:
             return self._cold(reason, generate, model, input_ids, pipeline, spans, features, kwargs)
         owner = fingerprint(model, pipeline)
@@ -172,6 +172,9 @@ class PrefixCache:
         self.last = Reuse(end, start)
         given = _model_inputs(pipeline, model, input_ids, None, [*spans], [*features], start)
         if start and given and "inputs_embeds" not in given:
+            if not _takes(_whole(model).base_model, given):
+                logger.debug("No prefix is reused: the model without its head would leave %s out.", ", ".join(given))
+                return self._run(generate, model, input_ids, pipeline, spans, features, None, kwargs)
             self._prefill_whole(model, input_ids, given, cache, start, end - 1)
             given = {}
         elif start and (given or end - start > self.chunk):
@@ -197,11 +200,10 @@ class PrefixCache:
         """Likewise through a whole multimodal model, which is given tensors of pictures, at once."""
         if end <= start:
             return
-        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
         if "position_ids" in given:
             given = {**given, "position_ids": given["position_ids"][..., : end - start]}
         mask = torch.ones_like(input_ids[:, :end])
-        whole.base_model(input_ids[:, start:end], attention_mask=mask, past_key_values=cache, use_cache=True, **given)
+        _whole(model).base_model(input_ids[:, start:end], attention_mask=mask, past_key_values=cache, use_cache=True, **given)
 
     def _take(self, model, owner: str, keys: np.ndarray, spans: Sequence[ImageSpan]) -> DynamicCache | None:
         """The cache with the longest common prefix, cut to it; what is taken is not kept until it comes back."""
@@ -236,6 +238,16 @@ class PrefixCache:
 
     def _model_is_gone(self, reference: weakref.ref) -> None:
         self._conversations = [kept for kept in self._conversations if kept.model is not reference]
+
+
+def _whole(model: PreTrainedModel) -> PreTrainedModel:
+    """The model inside a `PeftModel`."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _takes(module: torch.nn.Module, given: Mapping[str, Any]) -> bool:
+    """Whether a forward names all of these: what goes into its `**kwargs` may be dropped without a word."""
+    return set(given) <= set(inspect.signature(module.forward).parameters)
 
 
 def position_keys(
@@ -283,6 +295,7 @@ def why_cold(
     input_ids: torch.Tensor,
     pipeline: VisionPipeline | None,
     spans: Sequence[ImageSpan],
+    features: Sequence[ImageFeatures],
     kwargs: dict[str, Any],
 ) -> str:
     """Why this call must not be served from a cache; empty when it may."""
@@ -292,6 +305,9 @@ def why_cold(
     def setting(name: str) -> Any:
         return kwargs.get(name, next((v for v in (getattr(each, name, None) for each in configs) if v is not None), None))
 
+    keeps_prefix = None if pipeline is None else pipeline.keeps_prefix
+    if keeps_prefix is None:
+        keeps_prefix = not any(found.inputs for found in features)
     mask = kwargs.get("attention_mask")
     pad, eos = setting("pad_token_id"), setting("eos_token_id")
     is_pad_known = isinstance(pad, int) and pad not in (eos if isinstance(eos, (list, tuple)) else [eos])
@@ -312,7 +328,7 @@ def why_cold(
         "padding ids without a mask": mask is None and is_pad_known and bool((input_ids == pad).any()),
         "rotary embeddings that depend on the length": _rope_types(rope) & DRIFTING_ROPE != set(),
         "cross-attention inside the model": bool(getattr(text_config, "cross_attention_layers", None)),
-        "pictures that the family cannot go on from": pipeline is not None and bool(spans) and not pipeline.keeps_prefix,
+        "pictures that the family cannot go on from": bool(spans) and not keeps_prefix,
         "positions that hang on pictures": pipeline is None and hasattr(_inner(model), "rope_deltas"),
         "the prompt ends in a picture": any(span.end >= input_ids.shape[-1] for span in spans),
         "a training model": model.training,

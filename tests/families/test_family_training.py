@@ -124,7 +124,7 @@ def assert_answers(run: Run) -> None:
 @pytest.mark.parametrize("case", [*FAMILIES, "smolvlm"], ids=lambda case: getattr(case, "name", case))
 def test_lora_learns_two_pictures_by_heart_and_answers_them(case, folder, rows, tmp_path):
     connector = "llama_proj" if getattr(case, "name", "") == "minigpt4" else "connector"
-    run = overfitted(folder(case), rows, tmp_path / "run", connector, 50)
+    run = overfitted(folder(case), rows, tmp_path / "run", connector, 100)
     if isinstance(case, str):  # its template ends a turn with a token that is not the tokenizer's EOS, as Gemma's does
         ends = ["<|eos|>", "<|/turn|>"]
         run.model.generation_config.eos_token_id = run.processor.tokenizer.convert_tokens_to_ids(ends)
