@@ -107,7 +107,7 @@ def test_resume_after_a_kill_within_a_step_gives_the_same_losses(name, sources, 
 
 
 def test_resume_of_packed_rows_gives_the_same_losses(sources, tmp_path):
-    packed = ["--packing", "true", "--max_length", "128", "--per_device_train_batch_size", "1"]
+    packed = ["--packing", "true", "--max_length", "128", "--packing_max_pictures", "2", "--per_device_train_batch_size", "1"]
     argv = flags(sources["rows"], tmp_path / "run", *packed)
     killed(argv, "training_step", 4)
     assert main(argv) == 0

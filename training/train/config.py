@@ -76,6 +76,7 @@ class Recipe:
     packing: bool = _option(
         False, "several rows in one sequence of max_length tokens, kept apart; a step is then of sequences, and needs max_steps"
     )
+    packing_max_pictures: int | None = _option(None, "pictures of a packed sequence at most (default: any number)")
     attn_implementation: str | None = _option(
         None, "attention of vision encoder and language model while training; 'eager' is the fastest for short rows on a CPU"
     )
@@ -192,6 +193,8 @@ def _contradiction(recipe: Recipe, arguments: Arguments) -> str | None:
         return f"dtype is {recipe.dtype!r} with load_in_4bit {recipe.load_in_4bit}: what learns is float32, so give --bf16 or --fp16."
     if recipe.packing and (recipe.max_length is None or arguments.max_steps < 1 or recipe.objective != "conversation"):
         return "packing needs --max_length, the tokens of a sequence, and --max_steps; it is for conversations."
+    if recipe.packing_max_pictures is not None and (not recipe.packing or recipe.packing_max_pictures < 1):
+        return f"packing_max_pictures is {recipe.packing_max_pictures}: at least 1, and for packing alone."
     if recipe.packing and arguments.per_device_train_batch_size != 1:
         return "packing makes batches of one sequence: give --per_device_train_batch_size 1, and gradient_accumulation_steps."
     if arguments.load_best_model_at_end:

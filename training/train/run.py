@@ -269,7 +269,7 @@ class Run:
                 return self.model, Placed(collator)
             if pipeline_of(self.model, self.processor).embedding_width is None:
                 raise ValueError("packing is for models whose pictures are embeddings in the prompt. Leave it out.")
-            packing = PackingCollator(collator, recipe.max_length)
+            packing = PackingCollator(collator, recipe.max_length, recipe.packing_max_pictures)
             self.rows, self.eval_collator = PackedRows(self.rows, packing, self.arguments.seed), Placed(collator)
             return self.model, OnePack(packing)
         targets = next(iter(self.rows))["targets"]
