@@ -131,7 +131,7 @@ class Tab:
         self.wait_for_idle()
         self.box.fill("")
         self.detach()
-        self.page.locator("#clear").click()
+        self.page.locator("#clear").dispatch_event("click")  # the maps of the last answer may come now, and move the button
         self.wait_until(lambda: not self.answers().count() and not self.questions())
 
     def attached(self) -> int:
