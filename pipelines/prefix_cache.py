@@ -329,7 +329,8 @@ def why_cold(
         "rotary embeddings that depend on the length": _rope_types(rope) & DRIFTING_ROPE != set(),
         "cross-attention inside the model": bool(getattr(text_config, "cross_attention_layers", None)),
         "pictures that the family cannot go on from": bool(spans) and not keeps_prefix,
-        "positions that hang on pictures": pipeline is None and hasattr(_inner(model), "rope_deltas"),
+        "positions that hang on pictures": pipeline is None
+        and hasattr(getattr(_whole(model), "base_model", None), "rope_deltas"),
         "the prompt ends in a picture": any(span.end >= input_ids.shape[-1] for span in spans),
         "a training model": model.training,
     }
@@ -343,11 +344,6 @@ def why_cold(
     if "past_key_values" not in inspect.signature(model.get_decoder().forward).parameters:
         return "a decoder without a key/value cache"
     return ""
-
-
-def _inner(model: PreTrainedModel) -> Any:
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(whole, "base_model", None)
 
 
 def _rope_types(rope: Any) -> set[str]:

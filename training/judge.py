@@ -3,6 +3,7 @@
 Only `POST {url}/chat/completions` and `GET {url}/models` are used, of any server that has them.
 """
 
+import argparse
 import json
 import os
 import random
@@ -26,6 +27,24 @@ BYTES_PER_TOKEN = 4
 """About; what a prompt costs is estimated by it."""
 
 WORTH_TRYING_AGAIN = (408, 409, 429, 500, 502, 503, 504, 529)
+
+
+def add_server_flags(parser: argparse.ArgumentParser, role: str) -> None:
+    """Which server, and what it costs.
+
+    Args:
+        parser: gets them.
+        role: of the server, such as "judge".
+    """
+    parser.add_argument("--server", required=True, metavar="URL", help=f"the {role}: an OpenAI-compatible server")
+    parser.add_argument("--server_model", metavar="NAME", help="which of the server's models")
+    parser.add_argument(
+        "--api_key_env", metavar="VARIABLE", default="OPENAI_API_KEY", help="where the server's key is (%(default)s)"
+    )
+    parser.add_argument(
+        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens, to state the cost in money"
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask before it starts")
 
 
 class ServerError(ValueError):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..judge import AnswerBook, Client, ServerError, agreed
+from ..judge import AnswerBook, Client, ServerError, add_server_flags, agreed
 from .formats.base import clean
 from .instructions import KINDS, prompt, read_reply, usable
 from .rows import RowError, check_row, make_row
@@ -43,16 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="positive; negative: nonexistent (elements), existent (objects with wrong attributes), knowledge (default: all)",
     )
     parser.add_argument("--pictures", type=int, metavar="N", help="only the first N pictures of the file, to try it out")
-    parser.add_argument("--server", required=True, metavar="URL", help="the writer: an OpenAI-compatible server")
-    parser.add_argument("--server_model", metavar="NAME", help="which of the server's models")
-    parser.add_argument(
-        "--api_key_env", metavar="VARIABLE", default="OPENAI_API_KEY", help="where the server's key is (%(default)s)"
-    )
+    add_server_flags(parser, "writer")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the writer (%(default)s)")
-    parser.add_argument(
-        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens, to state the cost in money"
-    )
-    parser.add_argument("--yes", action="store_true", help="do not ask before it starts")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .jsonl file of rows")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from pipelines.command_line import Parser
 
-from ..judge import AnswerBook, Client, ServerError, agreed
+from ..judge import AnswerBook, Client, ServerError, add_server_flags, agreed
 from . import report
 from .figures import bootstrap, mean
 from .results import Answer, Result, by_label
@@ -174,16 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--annotations", type=Path, metavar="FILE", help="GAVIE's vg_annotation.json; without it right answers decide"
     )
-    parser.add_argument("--server", required=True, metavar="URL", help="the judge: an OpenAI-compatible server")
-    parser.add_argument("--server_model", metavar="NAME", help="which of the server's models")
-    parser.add_argument(
-        "--api_key_env", metavar="VARIABLE", default="OPENAI_API_KEY", help="where the server's key is (%(default)s)"
-    )
+    add_server_flags(parser, "judge")
     parser.add_argument("--repeats", type=int, default=1, help="judgements of each answer; their spread is told (default: 1)")
-    parser.add_argument(
-        "--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens, to state the cost in money"
-    )
-    parser.add_argument("--yes", action="store_true", help="do not ask before it starts")
     parser.add_argument("--output_dir", type=Path, required=True, metavar="FOLDER", help="judgements, results and the page")
     return parser
 

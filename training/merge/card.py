@@ -1,11 +1,11 @@
 """The model card of a written model: what it was made of and how. No dates and no paths: the same recipe gives the same bytes."""
 
-import importlib.metadata
 import re
 from pathlib import Path
 
 import yaml
 
+from ..versions import versions
 from .products import MergePlan
 
 PACKAGES = ("multimodal-vcla", "torch", "transformers")
@@ -46,7 +46,7 @@ def model_card(plan: MergePlan, layout: str, hashes: dict[Path, str]) -> bytes:
         "| --- | --- |",
         *(f"| {_file_name(plan, file)} | `{digest}` |" for file, digest in hashes.items()),
         "",
-        "Versions: " + ", ".join(f"{package} {version}" for package, version in versions().items()) + ".",
+        "Versions: " + ", ".join(f"{package} {version}" for package, version in versions(PACKAGES).items()) + ".",
         "",
         "## Licence",
         "",
@@ -55,17 +55,6 @@ def model_card(plan: MergePlan, layout: str, hashes: dict[Path, str]) -> bytes:
         "",
     ]
     return "\n".join(lines).encode()
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of what decides the result."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "from source"
-    return found
 
 
 def input_name(folder: Path) -> str:

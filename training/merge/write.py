@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from pipelines.checkpoints.offsets import StoredTensor
 
-from .card import model_card, versions
+from ..versions import versions
+from .card import PACKAGES, model_card
 from .folder import Layout, plan_shards, small_files
 from .input_hashes import InputHashes
 from .output_folder import OutputFolder
@@ -94,7 +95,7 @@ def _link(source: Path, path: Path) -> None:
 
 def recipe_hash(shards: list[Shard]) -> str:
     """Of everything that decides the bytes of the weight files. Inputs count by place, size and time of change."""
-    digest = hashlib.sha256(repr(versions()).encode())
+    digest = hashlib.sha256(repr(versions(PACKAGES)).encode())
     stats = {}
     for shard in shards:
         digest.update(f"{shard.path} {shard.link}\n".encode())

@@ -1,7 +1,6 @@
 """The model card of a result: the whole recipe, what it was trained on, and how it went."""
 
 import hashlib
-import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import yaml
 
 from pipelines.hub import resolve_folder
 
+from ..versions import versions
 from .config import resolved
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def write_card(folder: Path, run: "Run", points: list[dict[str, Any]]) -> None:
         *(f"* {name}: {values[0]:.4g} at first, {values[-1]:.4g} at last" for name, values in losses.items() if values),
         f"* base: `{fingerprint(resolve_folder(run.recipe.model))}`",
         *(f"* data: `{path.name}` `{fingerprint(path)}`" for path in _files(run.recipe.source)),
-        "* versions: " + ", ".join(f"{name} {version}" for name, version in _versions().items()),
+        "* versions: " + ", ".join(f"{name} {version}" for name, version in versions(PACKAGES).items()),
         "",
         "## Recipe",
         "",
@@ -87,13 +87,3 @@ def fingerprint(path: Path) -> str:
 def _files(source: str) -> list[Path]:
     path = Path(source)
     return [path] if path.exists() else sorted(path.parent.glob(path.name)) if "*" in path.name else []
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "from source"
-    return found

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .base import ImageFolder, Question, Task, Verdict, ask, records_of, text_of
+from .base import ImageFolder, Question, Task, ask, records_of, text_of
 from .owleval import language_of
 
 KINDS = {"conv": "conversation", "complex": "reasoning"}
@@ -35,6 +35,3 @@ class LlavaBench(Task):
                 )
             )
         return questions
-
-    def judge(self, question: Question, answer: str) -> Verdict:
-        return Verdict()

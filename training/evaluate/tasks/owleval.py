@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .base import ImageFolder, Question, Task, Verdict, ask, records_of, text_of
+from .base import ImageFolder, Question, Task, ask, records_of, text_of
 
 ABILITIES = {
     "a": "instruction",
@@ -52,9 +52,6 @@ class OwlEval(Task):
                 )
             )
         return questions
-
-    def judge(self, question: Question, answer: str) -> Verdict:
-        return Verdict()
 
 
 def language_of(text: str) -> str:
