@@ -1,16 +1,19 @@
 """An invented sample of every format: what it becomes, and that a wrong record is named with its place."""
 
+import io
 import json
 import random
+import tarfile
 
 import pytest
 from PIL import Image
 
+from pipelines.images import load_image
 from training.__main__ import main
 from training.data import RowFile
 from training.data.formats import FORMATS, Skipped
 from training.data.formats.pools import DESCRIBE, WHY
-from training.data.rows import content_items, text_of
+from training.data.rows import content_items, make_row, text_of
 
 LLAVA = {
     "id": "000000000001",
@@ -48,6 +51,7 @@ SAMPLES = [
     ("coco_caption", {"image": "a.jpg", "caption": ["Bowls of food."], "image_id": "coco_9"}, [None, "Bowls of food."], ["a.jpg"]),
     ("coco_karpathy", KARPATHY, [None, "Bowls of food."], ["val2014/COCO_1.jpg"]),
     ("cc_sbu_align", {"image_id": "2", "caption": "A bench."}, [None, "A bench."], ["2.jpg"]),
+    ("caption_shards", {**make_row([("", "A Bowl (of food).")], ["a.jpg"])}, ["", "a bowl of food"], ["a.jpg"]),
     ("aokvqa", AOKVQA, [None, "The answer is swim. Because He wears goggles. He stands at a pool."], ["val2017/000000000017.jpg"]),
     ("ocr_vqa", {"filename": "1.jpg", "questions": ["Who?", "A cookbook?"], "answers": ["A. Writer", "Yes"]},
      ["Who?", "A. Writer", "A cookbook?", "Yes"], ["1.jpg"]),
@@ -139,6 +143,28 @@ def test_splits_are_kept_apart(tmp_path):
     assert [row["images"] for row in RowFile(tmp_path / "rows.jsonl")] == [[tmp_path / "0001.png"]]
     with pytest.raises(Skipped, match="split 'train'"):
         FORMATS["coco_karpathy"](split="test").row(KARPATHY, random.Random(0))
+
+
+def test_caption_shards_are_worded_as_the_first_stage_words_them(tmp_path, capsys):
+    picture = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(picture, "JPEG")
+    captions = {"000": "A Red *Square*; on  White!", "001": " ".join(f"w{n}" for n in range(60)), "002": "...", "003": ""}
+    with tarfile.open(tmp_path / "00000.tar", "w") as archive:
+        for key, caption in captions.items():
+            for ending, data in (("jpg", picture.getvalue()), ("json", json.dumps({"caption": caption, "url": "u"}).encode())):
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    assert convert(tmp_path, "caption_shards", "*.tar") == 1
+    error = capsys.readouterr()
+    assert "00000.tar, 003: no caption" in error.err and "1 records give no row: a caption of punctuation alone" in error.out
+    assert convert(tmp_path, "caption_shards", "*.tar", "--leave_out_bad") == 0
+    rows = list(RowFile(tmp_path / "rows.jsonl"))
+    assert [[text_of(message) for message in row["messages"]] for row in rows] == [
+        ["", "a red square on white"],
+        ["", " ".join(f"w{n}" for n in range(50))],
+    ]
+    assert load_image(rows[0]["images"][0]).size == (4, 4)
 
 
 def convert(folder, name: str, file: str, *flags: str) -> int:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from training.data import RowError, RowFile
+from training.data.files import open_records
 from training.data.rows import check_row, is_supervised, make_row
 
 YES = {"role": "assistant", "content": "Yes."}
@@ -125,9 +126,22 @@ def test_array_of_rows_is_read_and_its_mistakes_have_numbers(tmp_path):
     good = make_row([("Q", "A")], [])
     (tmp_path / "rows.json").write_text(json.dumps([good, good], indent=1))
     assert len(RowFile(tmp_path / "rows.json")) == 2
-    (tmp_path / "rows.json").write_text(json.dumps([good, {"messages": []}]))
-    with pytest.raises(RowError, match="row 2"):
+    (tmp_path / "rows.json").write_text(json.dumps([good, {"messages": []}], indent=1))
+    line = (tmp_path / "rows.json").read_text().split('"messages": []')[0].count("\n")
+    with pytest.raises(RowError, match=rf"line {line} \(row 2\): 'messages'"):
         RowFile(tmp_path / "rows.json")
+
+
+def test_records_of_an_object_have_the_lines_at_which_they_begin(tmp_path):
+    path = tmp_path / "records.json"
+    path.write_text('\ufeff{"info": {"a": ["\\"]}"]},\n "list" :\n\n [ {"a":\n 1} ,\n 2\n]}', encoding="utf-8")
+    assert [open_records(path, "list").place(n) for n in (0, 1)] == [f"{path}, line 4 (row 1)", f"{path}, line 6 (row 2)"]
+    path.write_text('{\n\n"7": {"a": 1},\n"8":\n{}}', encoding="utf-8")
+    records = open_records(path, is_by_id=True)
+    assert list(records) == [{"id": "7", "a": 1}, {"id": "8"}]
+    assert [records.place(n) for n in (0, 1)] == [f"{path}, line 3 (row 1)", f"{path}, line 5 (row 2)"]
+    path.write_text("[ ]", encoding="utf-8")
+    assert len(open_records(path)) == 0
 
 
 @pytest.mark.parametrize("text", ["{", '{"messages": NaN}', "[" * 100_000, "\udcff"])

@@ -180,3 +180,36 @@ def test_a_small_file_cannot_make_a_large_sheet(filled):
     sheet = ElementTree.fromstring(f'<s xmlns="{spreadsheet._MAIN[1:-1]}">{rows}{merged}</s>')
     with pytest.raises(ValueError, match="a sheet has more than 10000000 cells"):
         spreadsheet._lines(sheet, [], [])
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        (["1.jpg", "What?", "\u200b\ufeff "], "the answer is empty."),
+        (["1.jpg", "What is it? ", "What is it?"], "the answer is the question."),
+        (["1.jpg; 1.jpg", "What?", "A."], "the picture '1.jpg' stands twice in it."),
+        (["1.jpg, 2.jpg", "What?", "A."], "the picture '1.jpg, 2.jpg' looks like several; they are separated by ';'."),
+        (["1.jpg", "Gr\u00c3\u00bcn?", "A."], "that 'Grün?' became 'GrÃ¼n?', in the question."),
+        (["1.jpg", "What?", "Gr\ufffdn."], "a character that was lost (U+FFFD) in the answer."),
+    ],
+)
+def test_oversights_are_named_with_their_line(folder, capsys, line, named):
+    write_workbook(folder / "t.xlsx", {"a": [HEAD, ["0.jpg", "Q", "A"], line]})
+    assert convert(folder, "t.xlsx") == 1
+    assert f"t.xlsx, line 3: {named}" in capsys.readouterr().err.replace("UTF-8 that was read as another encoding, so ", "")
+
+
+def test_what_may_be_meant_is_told_and_goes_through(folder, capsys):
+    lines = [
+        ["0.jpg", "What?", "\ufeffÜber, façade."],
+        ["0.jpg", "What?", "Else."],
+        ["1.jpg", "", "One."],
+        ["1.jpg", "", "Two."],
+        ["", "Q", "A"],
+    ]
+    write_workbook(folder / "t.xlsx", {"a": [HEAD, *lines]})
+    assert convert(folder, "t.xlsx") == 0
+    out = capsys.readouterr().out
+    assert "1 lines have no picture, such as line 6" in out
+    assert "1 lines ask what an earlier one asks and answer otherwise, such as line 3 after line 2" in out
+    assert texts(folder)[0] == ["What?", "Über, façade."]

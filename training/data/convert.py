@@ -1,6 +1,7 @@
 """`python -m training data convert NAME`: records of a published format to a file of rows."""
 
 import argparse
+import base64
 import contextlib
 import json
 import os
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .formats import FORMATS, Skipped
-from .rows import Row, RowError
+from .rows import Picture, Row, RowError
 from .sets import DataSet, make_format, open_set, portable_path, read_configuration
 from .survey import bad_picture
 
@@ -103,6 +104,12 @@ def _open(arguments: argparse.Namespace) -> DataSet:
 
 
 def _portable(row: Row, output: Path) -> Row:
-    """A row as it stands in a file: pictures as paths that start at the file."""
-    images = [portable_path(image, output) if isinstance(image, Path) else image for image in row["images"]]
+    """A row as it stands in a file: pictures as paths that start at the file, or whole where they have none."""
+    images = [_portable_picture(image, output) for image in row["images"]]
     return {**{key: value for key, value in row.items() if key != "place"}, "images": images}
+
+
+def _portable_picture(image: Picture, output: Path) -> str:
+    if isinstance(image, bytes):
+        return "data:;base64," + base64.b64encode(image).decode()
+    return portable_path(image, output) if isinstance(image, Path) else image

@@ -71,22 +71,42 @@ class JsonLines(Records):
 
 
 class JsonArray(Records):
-    """A file that holds one JSON list, or one object with a list under `key`."""
+    """A file that holds one JSON list, one object with a list under `key`, or one object of records by id, which becomes their 'id'.
 
-    def __init__(self, path: Path, key: str | None = None):
+    Args:
+        path: of the file.
+        key: of the list inside the object.
+        is_by_id: whether an object without `key` holds records by their ids.
+    """
+
+    def __init__(self, path: Path, key: str | None = None, is_by_id: bool = False):
         super().__init__(path)
-        values = _read_json(path)
+        text, values = _read_json(path)
+        at = _end_of_space(text, 0)
         if key is not None and isinstance(values, dict) and isinstance(values.get(key), list):
+            at = next(begin for name, begin in _members(text, at) if name == key)
             values = values[key]
+        if is_by_id and isinstance(values, dict):
+            if wrong := next((name for name, value in values.items() if not isinstance(value, dict)), None):
+                raise ValueError(f"{str(path)!r}: under {wrong!r} is {str(values[wrong])[:40]!r}, not a record.")
+            values = [{"id": name, **value} for name, value in values.items()]
         if not isinstance(values, list):
             raise ValueError(f"{str(path)!r} holds {_kind(values)}, not a list of rows.")
-        self.values = values
+        self.values, self.lines = values, []
+        before, line = 0, 1
+        for _, begin in _members(text, at):
+            line += text.count("\n", before, begin)
+            self.lines.append(line)
+            before = begin
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, index: int) -> Any:
         return self.values[index]
+
+    def place(self, index: int) -> str:
+        return f"{self.path}, line {self.lines[index]} (row {index + 1})"
 
 
 class ArrowRows(Records):
@@ -145,8 +165,8 @@ class RowFile(Dataset):
         return or_error(place, lambda: check_row(self.records[index], place, self.folder))
 
 
-def open_records(path: Path, key: str | None = None) -> Records:
-    """A data file by its suffix, in any case; `key` names the list inside a JSON object.
+def open_records(path: Path, key: str | None = None, is_by_id: bool = False) -> Records:
+    """A data file by its suffix, in any case; of `key` and `is_by_id` see `JsonArray`.
 
     Raises:
         FileNotFoundError, ValueError: it is not there, or cannot be read.
@@ -159,7 +179,7 @@ def open_records(path: Path, key: str | None = None) -> Records:
     if suffix == ".parquet":
         return ArrowRows(path)
     if suffix == ".json":
-        return JsonLines(path) if key is None and _is_lines(path) else JsonArray(path, key)
+        return JsonLines(path) if key is None and not is_by_id and _is_lines(path) else JsonArray(path, key, is_by_id)
     if suffix == ".jsonl":
         return JsonLines(path)
     command = " Convert it: python -m training data convert table --file FILE" if suffix in (".csv", ".tsv", ".xlsx") else ""
@@ -187,10 +207,11 @@ def _is_lines(path: Path) -> bool:
     return first.startswith(b"{") and first.endswith(b"}") and (not second or second.startswith(b"{"))
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> tuple[str, Any]:
+    """A file's text and its value."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return _loads(text)
+        return text, _loads(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(path)!r} is not UTF-8 ({error}). Save it as UTF-8.") from error
     except _NotJson as error:
@@ -198,6 +219,27 @@ def _read_json(path: Path) -> Any:
         raise ValueError(f"{str(path)!r}, line {line}: {error}.") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is not valid JSON ({error}).") from error
+
+
+_SKIP = json.JSONDecoder().raw_decode
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _end_of_space(text: str, at: int) -> int:
+    return _SPACE.match(text, at).end()
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str, int]]:
+    """(name, where its value begins) of the list (whose names are empty) or object that begins at `at` of a text that is valid JSON."""
+    is_object, at = text[at] == "{", _end_of_space(text, at + 1)
+    while text[at] not in "]}":
+        name = ""
+        if is_object:
+            name, at = _SKIP(text, at)
+            at = _end_of_space(text, _end_of_space(text, at) + 1)
+        yield name, at
+        at = _end_of_space(text, _SKIP(text, at)[1])
+        at = _end_of_space(text, at + 1) if text[at] == "," else at
 
 
 def _parse(line: bytes, path: Path, number: int) -> Any:

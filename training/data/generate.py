@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..judge import AnswerBook, Client, ServerError, add_server_flags, agreed
-from .formats.base import clean
 from .instructions import KINDS, prompt, read_reply, usable
-from .rows import RowError, check_row, make_row
+from .rows import RowError, check_row, clean, make_row
 from .sets import portable_path
 
 NUM_AT_ONCE = 8

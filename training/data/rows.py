@@ -156,6 +156,19 @@ def make_row(turns: list[tuple[str, str]], pictures: list, system: str = "", **e
     return {"messages": messages, "images": list(pictures), **extra}
 
 
+def clean(text: Any) -> str:
+    """A text of a record: stripped, and a mark that stands in it as text broken in two so that it is never one.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is no text")
+    for mark in MARKS:
+        text = text.replace(mark, f"{mark[0]} {mark[1:]}")
+    return text.encode("utf-8", "replace").decode("utf-8").strip()
+
+
 def _check_message(message: Any, number: int, place: str) -> str:
     where = f"message {number}"
     if not isinstance(message, Mapping):

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .files import Records
-from .formats.base import clean
-from .rows import Row, RowError, make_row
+from .rows import Row, RowError, clean, make_row
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("json", "txt")

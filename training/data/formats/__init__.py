@@ -5,7 +5,7 @@ tests/training/test_training_data_formats.py.
 """
 
 from .base import Format, Skipped
-from .captions import Caption, CcSbuAlign, CocoKarpathy
+from .captions import Caption, CaptionShards, CcSbuAlign, CocoKarpathy
 from .llava import Chat, Llava, LlavaFirstTurn, MplugOwl, ShareGPT
 from .questions import AOkvqa, Gqa, Lrv, OcrVqa, Vqa
 from .table import Table
@@ -15,7 +15,7 @@ FORMATS: dict[str, type[Format]] = {
     format.name: format
     for format in (
         *(Table, Llava, LlavaFirstTurn, MplugOwl, ShareGPT, Chat),
-        *(Caption, CocoKarpathy, CcSbuAlign, AOkvqa, OcrVqa, Vqa, Gqa, Lrv),
+        *(Caption, CocoKarpathy, CcSbuAlign, CaptionShards, AOkvqa, OcrVqa, Vqa, Gqa, Lrv),
         *(Dolly, Alpaca, Baize),
     )
 }

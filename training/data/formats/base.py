@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..files import Records, open_records
-from ..rows import MARKS, Row
+from ..rows import Row
 
 
 class Skipped(ValueError):
@@ -64,19 +64,6 @@ class Format(ABC):
     def picture(self, name: str) -> str:
         """The path of a picture below the folder of pictures; an absolute one stays, and so does an address."""
         return name if "://" in name else (self.images / name).as_posix()
-
-
-def clean(text: Any) -> str:
-    """A text of a record: stripped, and a mark that stands in it as text broken in two so that it is never one.
-
-    Raises:
-        TypeError: it is no text.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"{text!r} is no text")
-    for mark in MARKS:
-        text = text.replace(mark, f"{mark[0]} {mark[1:]}")
-    return text.encode("utf-8", "replace").decode("utf-8").strip()
 
 
 def check_list(value: Any, name: str) -> None:

@@ -4,8 +4,8 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from ..rows import Row, make_row
-from .base import Format, Skipped, clean, need
+from ..rows import Row, clean, make_row
+from .base import Format, Skipped, need
 
 SPEAKERS = {
     "human": "user",

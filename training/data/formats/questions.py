@@ -2,13 +2,12 @@
 
 import random
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..files import Records, open_records
-from ..rows import Row, make_row
-from .base import Format, Skipped, check_list, clean, need
+from ..rows import Row, clean, make_row
+from .base import Format, Skipped, check_list, need
 from .pools import WHY
 
 
@@ -35,29 +34,13 @@ class AOkvqa(Format):
         return make_row([(asked, answer)], [self.picture(image)])
 
 
-class _Dict(Records):
-    """The records of a JSON object by id, each with its id as 'id'."""
-
-    def __init__(self, path: Path, values: dict):
-        super().__init__(path)
-        if wrong := next((key for key, value in values.items() if not isinstance(value, dict)), None):
-            raise ValueError(f"{str(path)!r}: under {wrong!r} is {str(values[wrong])[:40]!r}, not a record.")
-        self.values = [{"id": key, **value} for key, value in values.items()]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.values[index]
-
-
 class OcrVqa(Format):
     name = "ocr_vqa"
     help = "OCR-VQA, the official object by id (split 1, 2, 3) or Multimodal-GPT's list; all questions of a book are turns of a row"
     splits = {1: "train", 2: "val", 3: "test"}
 
-    def records(self, path: Path) -> Sequence:
-        return _records_by_id(path)
+    def records(self, path: Path) -> Records:
+        return open_records(path, is_by_id=True)
 
     def row(self, record: Any, rng: random.Random) -> Row:
         questions, answers = need(record, "questions", "answers")
@@ -92,8 +75,8 @@ class Gqa(Format):
     name = "gqa"
     help = "GQA's questions by id: {'imageId', 'question', 'answer', 'fullAnswer'}; the full answer, pictures <imageId>.jpg"
 
-    def records(self, path: Path) -> Sequence:
-        return _records_by_id(path)
+    def records(self, path: Path) -> Records:
+        return open_records(path, is_by_id=True)
 
     def row(self, record: Any, rng: random.Random) -> Row:
         image, question = need(record, "imageId", "question")
@@ -113,17 +96,3 @@ class Lrv(Format):
             image += ".jpg"
         task = record.get("task")
         return make_row([(clean(question), clean(answer))], [self.picture(image)], **({"meta": {"task": task}} if task else {}))
-
-
-def _records_by_id(path: Path) -> Sequence:
-    """A list of records, or an object of them by id."""
-    import json
-
-    if path.suffix.lower() == ".json" and path.is_file():
-        try:
-            values = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{str(path)!r} is not valid JSON ({error}).") from error
-        if isinstance(values, dict):
-            return _Dict(path, values)
-    return open_records(path)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import Records
-from ..rows import Row, RowError, make_row
-from .base import Format, clean
+from ..rows import Row, RowError, clean, make_row
+from .base import Format
 from .spreadsheet import Unreadable, read_workbook
 
 COLUMNS = {
@@ -21,6 +21,9 @@ NO_TEXTS = ("nan", "<na>", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "nul
 """What programs write where there is nothing."""
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic")
+INVISIBLE = "\u200b\u2060\ufeff"
+"""What copying leaves at the ends of a text, and nobody sees."""
+
 MIN_COMMON = 0.85
 """Share of a Chinese text's characters that are punctuation or among GB2312's 3,755 common ones, at least. Western letters with accents,
 read as GB18030, seldom are."""
@@ -39,7 +42,8 @@ class Table(Format):
         return [self.picture(name.strip().replace("\\", "/")) for name in cell.split(";") if name.strip()]
 
     def row(self, record: Any, rng: random.Random) -> Row:
-        return make_row([(clean(record["question"]), clean(record["answer"]))], self.names(record["image"]))
+        question, answer = (clean(record[column].strip(INVISIBLE)) for column in ("question", "answer"))
+        return make_row([(question, answer)], self.names(record["image"]))
 
 
 class _Rows(Records):
@@ -63,7 +67,12 @@ class _Rows(Records):
         self.first_at: dict[tuple[str, ...], int] = {}
         for number, cells in self.lines:
             self.first_at.setdefault(tuple(self._cells(cells).values()), number)
-        self.notes = [*self._unused_columns(), *self._unused_pictures(table)]
+        self.notes = [
+            *self._unused_columns(),
+            *self._without_picture(),
+            *self._answered_otherwise(),
+            *self._unused_pictures(table),
+        ]
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -89,10 +98,17 @@ class _Rows(Records):
                 return f"the {column}: {text}."
             if text.strip().lower() in NO_TEXTS:
                 return f"the {column} is {text.strip()!r}, which programs write where there is nothing."
-            if "\0" in text:
-                return f"a zero byte in the {column}."
-        if not own["answer"].strip():
+            if reason := _damage(text):
+                return f"{reason} in the {column}."
+        if not any(character.isprintable() and not character.isspace() for character in own["answer"]):
             return "the answer is empty."
+        if own["answer"].strip() == own["question"].strip():
+            return "the answer is the question."
+        names = [name.strip() for name in own["image"].split(";") if name.strip()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            return f"the picture {twice!r} stands twice in it."
+        if joined := next((name for name in names if len(re.findall(r"\.\w+\s*(?:[,|\n]|$)", name)) > 1), None):
+            return f"the picture {joined!r} looks like several; they are separated by ';'."
         if not own["question"].strip() and not own["image"].strip():
             return "neither picture nor question."
         if (first := self.first_at[tuple(own.values())]) != number:
@@ -103,6 +119,29 @@ class _Rows(Records):
         unused = [name.strip() for at, name in enumerate(self.head) if name.strip() and at not in self.columns.values()]
         return [f"columns that are not used: {', '.join(unused)}"] if unused else []
 
+    def _without_picture(self) -> list[str]:
+        """Lines that name none, where most do: an oversight, or text alone."""
+        without = [number for number, cells in self.lines if not self._cells(cells)["image"].strip()]
+        if not without or 2 * len(without) > len(self.lines):
+            return []
+        return [f"{len(without)} lines have no picture, such as line {without[0]}; they become text alone"]
+
+    def _answered_otherwise(self) -> list[str]:
+        """Lines that ask what an earlier one asks of the same pictures, with another answer."""
+        first: dict[tuple[str, str], tuple[int, str]] = {}
+        pairs = []
+        for number, cells in self.lines:
+            own = self._cells(cells)
+            earlier, answer = first.setdefault((own["image"], own["question"]), (number, own["answer"]))
+            if own["question"].strip() and answer != own["answer"]:
+                pairs.append((number, earlier))
+        if not pairs:
+            return []
+        number, earlier = pairs[0]
+        return [
+            f"{len(pairs)} lines ask what an earlier one asks and answer otherwise, such as line {number} after line {earlier}"
+        ]
+
     def _unused_pictures(self, table: Table) -> list[str]:
         """Pictures in the folders of named ones that no line names."""
         named = {Path(name) for _, cells in self.lines for name in table.names(self._cells(cells)["image"])}
@@ -110,6 +149,21 @@ class _Rows(Records):
         there = {path for folder in folders for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file()}
         unused = sorted(there - named)
         return [f"{len(unused)} pictures stand in no line, such as {str(unused[0])!r}"] if unused else []
+
+
+def _damage(text: str) -> str | None:
+    """What a text has suffered on its way into the table."""
+    if "\0" in text:
+        return "a zero byte"
+    if "\ufffd" in text:
+        return "a character that was lost (U+FFFD)"
+    if text.isascii():
+        return None
+    try:
+        meant = text.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return None
+    return f"UTF-8 that was read as another encoding, so that {meant.strip()[:20]!r} became {text.strip()[:20]!r},"
 
 
 def _columns(head: list[str]) -> dict[str, int | None]:

@@ -3,8 +3,8 @@
 import random
 from typing import Any
 
-from ..rows import Row, make_row
-from .base import Format, Skipped, clean, need
+from ..rows import Row, clean, make_row
+from .base import Format, Skipped, need
 
 
 class Alpaca(Format):
