@@ -1,9 +1,10 @@
-"""What the model looks at while it answers: two attention maps of its own, multiplied, laid over each picture.
+"""What the model looks at while it answers: two attention maps of its own, multiplied.
 
-The language model says how much the tokens of the answer attend to each of a picture's embeddings; the family says where in the
+The language model says how much each token of the answer attends to each of a picture's embeddings; the family says where in the
 picture each embedding was read. Attention is what the model used, not why it said what it said.
 
-Legend: L embeddings of a picture, n x n places in it, T tokens of the prompt, A tokens of the answer, Dt embedding width.
+Legend: L embeddings of a picture, n x n places in it, T tokens of the prompt, A tokens of the answer, W words of it, Dt embedding
+width.
 """
 
 from collections.abc import Iterator
@@ -11,15 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from PIL import Image, ImageChops
 from transformers import PreTrainedModel
 
+from pipelines.base import ImagePart
 from pipelines.embedder import evaluating
 from pipelines.generation import ChatModel
 
 from .session import Seen
 
-_DARKEST = 0.12
+MAX_WORDS = 200
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Look:
         number: which picture of the chat.
         share: this picture's part, 0..1, of all the attention that the answer pays to pictures.
         heat: (n, n), non-negative, sums to 1: where in the picture, from its top left.
+        by_word: (W, n, n), non-negative: the same for each word; all pictures and places of a word sum to 1.
         box: left, top, right, bottom, each 0..1: the part of the picture that the model is shown at all.
         image: the picture.
     """
@@ -37,53 +39,83 @@ class Look:
     number: int
     share: float
     heat: torch.Tensor
+    by_word: torch.Tensor
     box: tuple[float, float, float, float]
-    image: Image.Image
+    image: ImagePart
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How an answer used the pictures in its context.
+
+    Attributes:
+        pictures: one `Look` each.
+        words: W of the answer, the first `MAX_WORDS`, with the blanks around them: together the beginning of the answer.
+    """
+
+    pictures: list[Look]
+    words: list[str]
 
 
 @torch.no_grad()
-def looks(chat: ChatModel, seen: Seen) -> list[Look] | None:
-    """What an answer looked at, one `Look` per picture in its context; None where the model's family cannot tell.
+def looks(chat: ChatModel, seen: Seen) -> Looks | None:
+    """What an answer looked at; None where the model's family cannot tell.
 
     Runs the prompt and the answer through the model once more. Nobody else may use the model meanwhile: its attention
     implementation is switched for the second part.
     """
     spans = seen.prepared.image_spans
     if not spans or not seen.answer_ids:
-        return []
-    images = [span.image.open() for span in spans]
-    readings = chat.pipeline.readings(images)
+        return Looks([], [])
+    readings = chat.pipeline.readings([span.image.open() for span in spans])
     embeds = seen.prepared.prompt.inputs.get("inputs_embeds")
     if readings is None or embeds is None:
         return None
-    attention = _attention_of_answer(chat.model, embeds, seen.answer_ids)
+    attention = _attention_of_answer(chat.model, embeds, seen.answer_ids)  # (A, T)
+    words = _words(chat, seen.answer_ids)
+    by_word = torch.stack([attention[tokens].mean(0) for _, tokens in words] or [attention.mean(0)])  # (W, T)
     placeholders = seen.prepared.input_ids[0] == chat.pipeline.placeholder_token_id
-    weights = [attention[span.start : span.end][placeholders[span.start : span.end]] for span in spans]  # (L,) each
-    total = sum(float(weight.sum()) for weight in weights)
+    places = [torch.arange(span.start, span.end)[placeholders[span.start : span.end].cpu()] for span in spans]  # (L,) each
+    total = attention.mean(0)[torch.cat(places)].sum()
+    totals = by_word[:, torch.cat(places)].sum(1)[:, None, None]
     found = []
-    for number, image, reading, weight in zip(seen.numbers, images, readings, weights, strict=True):
-        heat = torch.einsum("l,lxy->xy", weight, reading.where.to(weight))
-        found.append(Look(number, float(weight.sum()) / total, heat / heat.sum(), reading.box, image))
-    return found
+    for number, span, reading, place in zip(seen.numbers, spans, readings, places, strict=True):
+        where, weight = reading.where.to(attention), attention.mean(0)[place]
+        heat = torch.einsum("l,lxy->xy", weight, where)
+        heat_by_word = torch.einsum("wl,lxy->wxy", by_word[:, place], where) / totals
+        found.append(Look(number, float(weight.sum() / total), heat / heat.sum(), heat_by_word, reading.box, span.image))
+    return Looks(found, [text for text, _ in words])
 
 
-def overlay(look: Look, max_side_px: int = 512) -> Image.Image:
-    """The picture, dark where it was not looked at. The brightest spot of each picture is at full brightness."""
-    image = look.image.convert("RGB")
-    scale = max_side_px / max(image.size)
-    image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-    light = look.heat / look.heat.max()
-    light = ((_DARKEST + (1 - _DARKEST) * light) * 255).round().to(torch.uint8)
-    left, top, right, bottom = (round(edge * side) for edge, side in zip(look.box, (*image.size, *image.size), strict=True))
-    mask = Image.new("L", image.size, 0)
-    grid = Image.frombytes("L", (light.shape[1], light.shape[0]), bytes(light.flatten().tolist()))
-    size = max(1, right - left), max(1, bottom - top)  # a hair's breadth of a very long picture is still something
-    mask.paste(grid.resize(size, Image.Resampling.BILINEAR), (left, top))
-    return ImageChops.multiply(image, Image.merge("RGB", (mask, mask, mask)))
+def _words(chat: ChatModel, answer_ids: list[int]) -> list[tuple[str, slice]]:
+    """Words of an answer with the tokens that write them. In scripts without blanks each character counts as one."""
+    words: list[tuple[str, slice]] = []
+    before, first = "", 0
+    for end in range(1, len(answer_ids) + 1):
+        text = chat.decode(answer_ids[:end])
+        piece = text[len(before) :]
+        if not piece or not text.startswith(before):  # a character that is not whole, or a mark that is not shown
+            continue
+        is_inside = words and not (
+            piece[0].isspace() or before[-1:].isspace() or _stands_alone(piece[0]) or _stands_alone(before[-1])
+        )
+        if is_inside:
+            words[-1] = (words[-1][0] + piece, slice(words[-1][1].start, end))
+        elif len(words) == MAX_WORDS:
+            break
+        else:
+            words.append((piece, slice(first, end)))
+        before, first = text, end
+    return words
+
+
+def _stands_alone(character: str) -> bool:
+    """Chinese, Japanese and Korean characters, without their punctuation."""
+    return "\u3040" <= character <= "\u9fff" or "\uac00" <= character <= "\ud7af"
 
 
 def _attention_of_answer(model: PreTrainedModel, embeds: torch.Tensor, answer_ids: list[int]) -> torch.Tensor:
-    """(T,): how much each token of the prompt was attended to when the answer was written; mean over layers and heads.
+    """(A, T): how much each token of the prompt was attended to when each of the answer was written; mean over layers and heads.
 
     Args:
         embeds: (1, T, Dt) of the prompt.
@@ -96,7 +128,7 @@ def _attention_of_answer(model: PreTrainedModel, embeds: torch.Tensor, answer_id
         cache = decoder(inputs_embeds=embeds[:, :-1], use_cache=True).past_key_values
         with _eager(decoder):
             layers = decoder(inputs_embeds=tail, past_key_values=cache, output_attentions=True).attentions
-    means = [layer.float().mean((0, 1, 2))[: embeds.shape[1]].to(embeds.device) for layer in layers]
+    means = [layer.float().mean((0, 1))[:, : embeds.shape[1]].to(embeds.device) for layer in layers]
     return torch.stack(means).mean(0)
 
 

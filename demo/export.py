@@ -6,6 +6,7 @@ page's own Content-Security-Policy forbids the browser to run or to fetch anythi
 
 import base64
 import html
+from pathlib import Path
 
 import mdtex2html
 import nh3
@@ -13,6 +14,7 @@ import nh3
 from .session import Picture, Session, Turn
 from .texts import TEXTS
 
+MAPS_CSS = Path(__file__).with_name("maps.css")
 _MATHML = [
     "math",
     "menclose",
@@ -130,6 +132,8 @@ img {{ max-width: 100%; max-height: 22rem; border-radius: .4rem; }}
 pre {{ overflow-x: auto; padding: .6rem; border-radius: .4rem; background: #8080802e; }}
 table {{ border-collapse: collapse; }} td, th {{ border: 1px solid #80808080; padding: .2rem .6rem; }}
 .blockformula {{ text-align: center; margin: .6rem 0; }}
+.looks {{ margin: .6rem 0; font-size: .9rem; }}
+{maps}
 </style>
 </head>
 <body>
@@ -145,9 +149,11 @@ def export_html(session: Session, title: str) -> str:
     texts = TEXTS[session.language]
     numbers = {id(picture): number for number, picture, _ in session.numbered()}
     figures = [[_figure(p, texts["picture"].format(numbers[id(p)])) for p in turn.pictures] for turn in session.turns]
-    turns = "\n".join(map(_turn, session.turns, figures))
+    looked = [_looks(index, turn, texts) for index, turn in enumerate(session.turns)]
+    turns = "\n".join(map(_turn, session.turns, figures, looked))
     language = {"zh": "zh-CN"}.get(session.language, session.language)
-    return _PAGE.format(language=language, title=html.escape(title), turns=turns)
+    maps = MAPS_CSS.read_text(encoding="utf-8") if any(looked) else ""
+    return _PAGE.format(language=language, title=html.escape(title), turns=turns, maps=maps)
 
 
 def to_safe_html(text: str) -> str:
@@ -170,11 +176,24 @@ def to_safe_html(text: str) -> str:
     )
 
 
-def _turn(turn: Turn, figures: list[str]) -> str:
+def _looks(index: int, turn: Turn, texts: dict[str, str]) -> str:
+    """What an answer looked at, where that is known, to be unfolded."""
+    if turn.looks is None:  # without torch, too, a chat can be saved
+        return ""
+    from .maps import turn_maps
+
+    maps = turn_maps(turn, texts, f"maps{index}")
+    if not maps:
+        return ""
+    note = html.escape(texts["looks info"])
+    return f'<details class="looks"><summary>{html.escape(texts["looked at"])}</summary>{maps}<p>{note}</p></details>'
+
+
+def _turn(turn: Turn, figures: list[str], looks: str) -> str:
     question = f'<article class="question">{"".join(figures)}{to_safe_html(turn.question)}</article>'
     answer = f'<article class="answer">{to_safe_html(turn.answer)}</article>' if turn.answer else ""
     error = f'<article class="error">{html.escape(turn.error)}</article>' if turn.error else ""
-    return "\n".join(filter(None, (question, answer, error)))
+    return "\n".join(filter(None, (question, answer, looks, error)))
 
 
 def _figure(picture: Picture, caption: str) -> str:

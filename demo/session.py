@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pipelines.generation import ChatModel, PreparedConversation
 
+    from .attention import Looks
+
 MAX_PREVIEW_PX = 1024
 _MAX_LOSSLESS_PIXELS = 512 * 512
 
@@ -83,7 +85,7 @@ class Seen:
 class Turn:
     """A question and its answer. A turn that failed (`error`) stays to be seen, but later turns do not know of it.
 
-    `is_done` once it was answered, in whatever way.
+    `is_done` once it was answered, in whatever way; `looks`, once somebody wanted to know what it looked at.
     """
 
     question: str
@@ -91,6 +93,7 @@ class Turn:
     answer: str = ""
     error: str = ""
     seen: Seen | None = None
+    looks: "Looks | None" = None
     is_done: bool = False
 
 

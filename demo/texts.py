@@ -14,8 +14,11 @@ TEXTS: dict[str, dict[str, str]] = {
         "default question": "Describe the picture.",
         "camera": "Camera",
         "is looking": "Show what it looks at",
-        "looks info": "Bright is where this answer's attention fell, by way of the resampler; a picture's percentage is its part "
-        "of the attention that went to pictures. Click an earlier answer to see its own.",
+        "looked at": "What it looked at",
+        "looks info": "Bright is where the attention of the answer, or of one word, fell; the percentage is a picture's part of it. "
+        "It shows what was read, not why. Between picture and words stands a resampler, whose every token mixes many places: edges "
+        "are soft, and what is dark may have counted, too.",
+        "looks words": "Point at a word, or choose it:",
         "no looks": "Nothing to show: no picture was in the context of this answer.",
         "looks unknown": "This model does not tell where in a picture it looks.",
         "looks failed": "What it looks at cannot be shown: {error}",
@@ -54,7 +57,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "default question": "请描述图片。",
         "camera": "摄像头",
         "is looking": "显示模型在看哪里",
-        "looks info": "亮处是这个回答通过重采样器所注意的地方；百分比是每张图片在全部图片注意力中所占的份额。点击之前的回答，可查看它当时的注意力。",
+        "looked at": "模型看了哪里",
+        "looks info": "亮处是整个回答或其中一个词的注意力所在，百分比是每张图片所占的份额。它表明读了哪里，不表明为什么。"
+        "图片与文字之间隔着重采样器，它的每个词元都混合了许多位置：边界是模糊的，暗处也可能起了作用。",
+        "looks words": "指向或选择一个词：",
         "no looks": "没有可显示的内容：这个回答的上下文里没有图片。",
         "looks unknown": "这个模型无法指出它在看图片的哪里。",
         "looks failed": "无法显示模型在看哪里：{error}",

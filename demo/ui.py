@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 import gradio as gr
 from starlette.middleware import Middleware
 
-from pipelines.images import MAX_BYTES, ImageError, to_data_uri
+from pipelines.images import MAX_BYTES, ImageError
 
 from .card import Card
 from .cli import one_line
@@ -46,7 +46,7 @@ LATEX = [
     {"left": "$", "right": "$", "display": False},
 ]
 MAX_CHARACTERS = 100_000  # of a question
-CSS = Path(__file__).with_name("page.css")
+CSS, MAPS_CSS = (Path(__file__).with_name(name) for name in ("page.css", "maps.css"))
 SCRIPT = Path(__file__).with_name("page.js")
 FIGURE = '<figure><img src="{source}" alt="{caption}" tabindex="0"><figcaption>{caption}</figcaption></figure>'
 THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"])
@@ -174,7 +174,9 @@ class ChatPage:
             chat.select(self.look_at, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE)
             is_looking.input(self.look, [session, is_looking], [looks, note], **MODEL_QUEUE)
             camera.input(self.attach, [camera, box], [camera, box], queue=False)
-            save.click(self.save, session, saved).then(None, js="() => document.querySelector('#download').click()")
+            save.click(self.save, [session, is_looking], saved, **MODEL_QUEUE).then(
+                None, js="() => document.querySelector('#download').click()"
+            )
         return blocks
 
     def _put(self, component, **words: str):
@@ -205,7 +207,7 @@ class ChatPage:
             enable_monitoring=False,
             footer_links=[],
             theme=THEME,
-            css_paths=CSS,
+            css_paths=[CSS, MAPS_CSS],
             js=SCRIPT.read_text(encoding="utf-8"),
             app_kwargs={"middleware": [Middleware(Guard, hosts=lambda: [host, urlsplit(self.blocks.share_url or "").netloc])]},
         )
@@ -397,26 +399,28 @@ class ChatPage:
     def _look(self, session: Session, turn: Turn | None, is_looking: bool):
         if not is_looking or turn is None or turn.seen is None or session.is_answering:
             return _hidden(), _hidden()
-        from .attention import looks, overlay
+        from .maps import turn_maps
 
         texts = TEXTS[session.language]
         try:
-            found = looks(self.shared.get(), turn.seen)
+            self._find_looks(turn)
         except Exception as error:
             logger.exception("What it looks at cannot be shown.")
             message = texts["looks failed"].format(error=html.escape(one_line(error)))
             return _hidden(), gr.update(value=message, visible=True)
         if not any(each is turn for each in session.turns):  # the chat was cleared meanwhile
             return _hidden(), _hidden()
-        if found is None:
+        if turn.looks is None:
             return _hidden(), gr.update(value=texts["looks unknown"], visible=True)
-        captions = [f"{texts['picture'].format(look.number)} · {look.share:.0%}" for look in found]
-        figures = [
-            FIGURE.format(source=to_data_uri(overlay(look)), caption=caption)
-            for look, caption in zip(found, captions, strict=True)
-        ]
-        note = texts["looks info" if found else "no looks"]
-        return gr.update(value=_side_by_side(figures), visible=bool(found)), gr.update(value=note, visible=True)
+        maps = turn_maps(turn, texts)
+        note = texts["looks info" if maps else "no looks"]
+        return gr.update(value=maps, visible=bool(maps)), gr.update(value=note, visible=True)
+
+    def _find_looks(self, turn: Turn) -> None:
+        if turn.looks is None and turn.seen is not None:
+            from .attention import looks
+
+            turn.looks = looks(self.shared.get(), turn.seen)
 
     # --- small things
 
@@ -426,13 +430,19 @@ class ChatPage:
             return gr.skip(), gr.skip()
         return None, {"text": message["text"], "files": [*message["files"], captured]}
 
-    def save(self, session: Session):
-        """Write the chat as one HTML file, under a path that nobody guesses."""
+    def save(self, session: Session, is_looking: bool):
+        """Write the chat as one HTML file, under a path that nobody guesses; on request with what each answer looked at."""
         from .export import export_html
 
         if not session.turns:
             gr.Warning(TEXTS[session.language]["nothing to save"])
             return None
+        for turn in session.turns if is_looking and not session.is_answering else []:
+            try:
+                self._find_looks(turn)
+            except Exception:
+                logger.exception("What it looks at cannot be saved.")
+                gr.Warning(TEXTS[session.language]["looks failed"].format(error=html.escape(turn.question[:80])))
         folder = self.chats / secrets.token_urlsafe(16)
         folder.mkdir(parents=True)
         file = folder / "chat.html"

@@ -156,6 +156,15 @@ def test_what_it_looks_at_shows_each_picture_with_its_share(tab):
     captions = tab.page.locator("#looks figcaption").all_inner_texts()
     shares = [int(re.fullmatch(rf"Picture {number} · (\d+)%", caption)[1]) for number, caption in enumerate(captions, 1)]
     assert len(shares) == 2 and 99 <= sum(shares) <= 101
+    masks = "[...document.querySelectorAll('#looks img')].map(image => getComputedStyle(image).maskImage)"
+    of_answer = tab.page.evaluate(masks)
+    assert "".join(tab.page.locator("#looks label").all_text_contents()).split() == tab.last_answer().split()
+    tab.page.locator("#looks label").first.hover()
+    of_word = tab.page.evaluate(masks)
+    assert all(before != after for before, after in zip(of_answer, of_word, strict=True))
+    tab.page.locator("#looks input").first.check(force=True)
+    tab.box.hover()
+    assert tab.page.evaluate(masks) == of_word  # chosen, as a keyboard does it
     tab.ask("And now?", OTHER)
     tab.wait_until(lambda: tab.page.locator("#looks figure").count() == 3)
     tab.answers().first.click()
@@ -600,6 +609,22 @@ def test_saved_chat_is_whole_and_runs_nothing(tab, browser, script, tmp_path):
     assert page.locator("article math msup").count() == 1
     assert page.locator("[onclick], [onerror], script").count() == 0
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_saved_chat_has_the_maps(tab, browser, tmp_path):
+    tab.page.locator("#is_looking input").check()
+    tab.ask("What?", ONE, OTHER)
+    with tab.page.expect_download() as download:
+        tab.page.locator("#save").click()
+    download.value.save_as(tmp_path / "chat.html")
+    page = browser.new_context(offline=True).new_page()
+    page.goto((tmp_path / "chat.html").as_uri())
+    page.get_by_text("What it looked at").click()
+    shown = page.locator(".looked img").first
+    before = shown.evaluate("image => getComputedStyle(image).maskImage")
+    assert before.startswith('url("data:image/png')
+    page.locator(".looked label").first.hover()
+    assert shown.evaluate("image => getComputedStyle(image).maskImage") != before
 
 
 def test_nothing_was_asked_of_other_machines_and_no_script_failed(kept):
