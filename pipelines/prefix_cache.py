@@ -155,6 +155,10 @@ class PrefixCache:
             self.last.reason = "out of memory"
         result, cache = done
         sequence = getattr(result, "sequences", result)[0].tolist()
+        if cache.get_seq_length() > len(sequence):
+            raise RuntimeError(
+                f"{cache.get_seq_length()} positions stand in the cache of {len(sequence)} ids: some were computed twice."
+            )
         new_keys = np.concatenate([keys, position_keys(sequence[len(keys) :], (), None, behind=keys)])
         self._keep(_Conversation(weakref.ref(model, self._model_is_gone), owner, new_keys, cache))
         return result
@@ -180,6 +184,10 @@ class PrefixCache:
         elif start and (given or end - start > self.chunk):
             self._prefill(model, input_ids, given.get("inputs_embeds"), cache, start, end - 1)
             given = {}
+        if start and kwargs.get("attention_mask") is None:
+            # `generate` leaves out what stands in the cache only where a mask is as long as the prompt; the one that it would make
+            # itself it makes for models whose `forward` names it.
+            kwargs = {**kwargs, "attention_mask": torch.ones_like(input_ids)}
         return generate(input_ids, **{**kwargs, **given}, past_key_values=cache), cache
 
     @torch.no_grad()

@@ -100,6 +100,8 @@ class Cross(Toy):
 class Native(Toy):
     """Native inputs: the language model takes `pixel_values` itself."""
 
+    keeps_prefix = True
+
     def encode_images(self, images, lengths=None):
         self.batches.append(len(images))
         return [ImageFeatures(inputs={"pixel_values": colours(image, (1, 1))}) for image in images]
@@ -115,7 +117,10 @@ class Native(Toy):
 
 
 class NativeModel(LlamaForCausalLM):
-    """A whole model: (N, 3) `pixel_values` become the embeddings of the N placeholders, as in transformers' models."""
+    """A whole model: (N, 3) `pixel_values` become the embeddings of the N placeholders, as in transformers' models.
+
+    Its `forward` does not name `attention_mask`: `generate` makes none by itself then.
+    """
 
     placeholder_token_id: int
 
