@@ -64,6 +64,8 @@ def looks(chat: ChatModel, seen: Seen) -> Looks | None:
     Runs the prompt and the answer through the model once more. Nobody else may use the model meanwhile: its attention
     implementation is switched for the second part.
     """
+    if chat.pipeline is None:  # it runs elsewhere
+        return None
     spans = seen.prepared.image_spans
     if not spans or not seen.answer_ids:
         return Looks([], [])

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .cli import DEFAULT_MODEL, Parser, add_generation_flags, add_model_flags, generation_config, load_chat, one_line
 from .own_folder import own_folder
@@ -29,7 +30,15 @@ def main(argv: list[str] | None = None) -> int:
     group.add_argument("--share", action="store_true", help="also a public address, through gradio's servers")
     group.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     group.add_argument("--no_stream", action="store_true", help="show answers when they are complete")
+    group = parser.add_argument_group("server", "instead of a model here")
+    group.add_argument("--server", metavar="URL", help="talk to an OpenAI-compatible server that takes pictures, such as vLLM")
+    group.add_argument("--server_model", metavar="NAME", help="which of its models (default: its only one)")
+    group.add_argument(
+        "--api_key_env", metavar="VARIABLE", default="OPENAI_API_KEY", help="where the server's key is (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
+    if args.server is not None and (args.model or args.text_model or args.lora_model):
+        parser.error("--server and a model of your own exclude each other; give one of them")
     model = args.model or args.lora_model or str(DEFAULT_MODEL)
     if args.port is not None and not 0 < args.port < 65536:
         parser.error(f"--port {args.port}: a port is a number from 1 to 65535")
@@ -37,20 +46,31 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"{model!r} is not a folder: give the folder of a model with --model, or a name on the hub")
     if args.port is not None and not _is_free(args.host, args.port):
         parser.error(f"{args.host}:{args.port} cannot be listened on; give another --port, or none")
+    if args.server is not None:
+        name = args.server_model or urlsplit(args.server).netloc or args.server
+    else:
+        name = "demo model" if model == str(DEFAULT_MODEL) else Path(model).resolve().name
     with own_folder() as own:
-        return _serve(args, "demo model" if model == str(DEFAULT_MODEL) else Path(model).resolve().name, own)
+        return _serve(args, name, own)
 
 
 def _serve(args, name: str, own: Path) -> int:
     # gradio keeps what is uploaded in its own folder: here, so that no picture outlives the page.
     os.environ |= {"GRADIO_TEMP_DIR": str(own), "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
-    from .card import read_card
+    from .card import QUESTIONS, Card, read_card
+    from .server import AT_ONCE, open_server, server_generation_config
     from .session import SharedModel
     from .ui import ChatPage
 
-    shared = SharedModel(lambda: load_chat(args), name)
-    card = read_card(Path(args.model or args.lora_model or DEFAULT_MODEL))
-    page = ChatPage(shared, lambda: generation_config(args, shared.get()), own, not args.no_stream, card)
+    if args.server is not None:
+        shared = SharedModel(lambda: open_server(args), name)
+        page = ChatPage(
+            shared, lambda: server_generation_config(args), own, not args.no_stream, Card(questions=QUESTIONS), AT_ONCE
+        )
+    else:
+        shared = SharedModel(lambda: load_chat(args), name)
+        card = read_card(Path(args.model or args.lora_model or DEFAULT_MODEL))
+        page = ChatPage(shared, lambda: generation_config(args, shared.get()), own, not args.no_stream, card)
     try:
         address = page.launch(args.host, args.port, args.share, not args.no_browser and _has_display())
     except OSError as error:

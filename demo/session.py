@@ -78,7 +78,7 @@ class Seen:
 
     @property
     def num_tokens(self) -> int:
-        return self.prepared.input_ids.shape[1] + len(self.answer_ids)
+        return self.prepared.num_tokens + len(self.answer_ids)
 
 
 @dataclass
@@ -182,9 +182,9 @@ def answer(chat: "ChatModel", session: Session, config: "GenerationConfig") -> I
     numbered = [(number, picture.part) for number, picture, owner in session.numbered() if any(owner is t for t in turns)]
     prepared = chat.prepare(_messages(turns), [part for _, part in numbered], config.max_new_tokens or 0)
     numbers = [number for number, _ in numbered]
-    num_left_out = prepared.num_dropped_images
 
     def seen(answer_ids: list[int]) -> Seen:
+        num_left_out = prepared.num_dropped_images  # of a server it is known once it has answered
         cost = sum(span.length for span in prepared.image_spans)
         return Seen(prepared, numbers[num_left_out:], numbers[:num_left_out], list(answer_ids), cost, chat.max_tokens)
 

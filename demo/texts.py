@@ -39,6 +39,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "context of": "{model} · {pictures} · {tokens} of {max_tokens} tokens used",
         "in context": "in the context: picture {numbers} ({cost} tokens)",
         "in context many": "in the context: pictures {numbers} ({cost} tokens)",
+        "shown": "in the context: picture {numbers}",
+        "shown many": "in the context: pictures {numbers}",
         "no pictures": "no picture in the context",
         "left out": "; left out because the context is full: {numbers}",
         "comma": ", ",
@@ -81,6 +83,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "context of": "{model} · {pictures} · 已用 {tokens} / {max_tokens} 个词元",
         "in context": "上下文中：图片 {numbers}（占 {cost} 个词元）",
         "in context many": "上下文中：图片 {numbers}（占 {cost} 个词元）",
+        "shown": "上下文中：图片 {numbers}",
+        "shown many": "上下文中：图片 {numbers}",
         "no pictures": "上下文中没有图片",
         "left out": "；上下文已满，未包含：{numbers}",
         "comma": "、",
@@ -110,7 +114,7 @@ def context_line(language: str, model: str, seen: Seen) -> str:
 
     pictures = texts["no pictures"]
     if seen.numbers:
-        key = "in context" if len(seen.numbers) == 1 else "in context many"
+        key = ("in context" if seen.picture_tokens else "shown") + (" many" if len(seen.numbers) > 1 else "")
         pictures = texts[key].format(numbers=listed(seen.numbers), cost=seen.picture_tokens)
     if seen.left_out:
         pictures += texts["left out"].format(numbers=listed(seen.left_out))

@@ -51,7 +51,6 @@ SCRIPT = Path(__file__).with_name("page.js")
 FIGURE = '<figure><img src="{source}" alt="{caption}" tabindex="0"><figcaption>{caption}</figcaption></figure>'
 THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"])
 AT_ONCE = {"concurrency_limit": None, "show_progress": "hidden"}  # but through the queue, or gradio would swallow the warnings
-MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
 IDLE = {"submit_btn": True, "stop_btn": False}
 ANSWERING = {"submit_btn": False, "stop_btn": True}
 
@@ -65,6 +64,7 @@ class ChatPage:
         folder: where previews and saved chats go.
         is_streaming: show answers while they are written.
         card: what the model says of itself.
+        num_at_once: how many answers the model can write at the same time.
     """
 
     def __init__(
@@ -74,15 +74,17 @@ class ChatPage:
         folder: Path,
         is_streaming: bool = True,
         card: Card | None = None,
+        num_at_once: int = 1,
     ):
         self.shared, self.defaults, self.is_streaming = shared, defaults, is_streaming
         self.card = card or Card()
         self.previews, self.chats = folder / "pictures", folder / "chats"
         self.previews.mkdir(parents=True, exist_ok=True)
         self.worded: list[tuple[Any, dict[str, str]]] = []
-        self.blocks = self._build()
+        self.blocks = self._build(num_at_once)
 
-    def _build(self) -> gr.Blocks:
+    def _build(self, num_at_once: int) -> gr.Blocks:
+        queue = {"concurrency_id": "model", "concurrency_limit": num_at_once}
         with gr.Blocks(
             title=TITLE, fill_height=True, fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)
         ) as blocks:
@@ -150,7 +152,7 @@ class ChatPage:
                 self.wait_for_model, session, [context, is_looking, *settings], concurrency_limit=None
             )
             language.input(self.relabel, [language, session], [chat, context, knows, *worded], queue=False).then(
-                self.look, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE
+                self.look, [session, is_looking], [looks, note], show_progress="hidden", **queue
             )
             asked = [
                 box.submit(self.ask, [box, session], [chat, box], **AT_ONCE),
@@ -160,21 +162,19 @@ class ChatPage:
                 chat.edit(self.ask_edited, session, [chat, box], **AT_ONCE),
             ]
             for event in asked:
-                event.then(
-                    self.write, [session, *settings], [chat, context, box, undo], show_progress_on=chat, **MODEL_QUEUE
-                ).then(self.settle, session, box, **AT_ONCE).then(
-                    self.look, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE
-                )
+                event.then(self.write, [session, *settings], [chat, context, box, undo], show_progress_on=chat, **queue).then(
+                    self.settle, session, box, **AT_ONCE
+                ).then(self.look, [session, is_looking], [looks, note], show_progress="hidden", **queue)
             box.stop(self.stop, session, queue=False)
             # The end of an answer may be on its way to the browser, and be drawn over the empty chat.
             gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note, undo], queue=False).then(
                 self._messages, session, chat, **AT_ONCE
             )
             undo.click(self.undo, session, [chat, context, undo], queue=False)
-            chat.select(self.look_at, [session, is_looking], [looks, note], show_progress="hidden", **MODEL_QUEUE)
-            is_looking.input(self.look, [session, is_looking], [looks, note], **MODEL_QUEUE)
+            chat.select(self.look_at, [session, is_looking], [looks, note], show_progress="hidden", **queue)
+            is_looking.input(self.look, [session, is_looking], [looks, note], **queue)
             camera.input(self.attach, [camera, box], [camera, box], queue=False)
-            save.click(self.save, [session, is_looking], saved, **MODEL_QUEUE).then(
+            save.click(self.save, [session, is_looking], saved, **queue).then(
                 None, js="() => document.querySelector('#download').click()"
             )
         return blocks
@@ -223,12 +223,12 @@ class ChatPage:
     def wait_for_model(self, session: Session):
         """Says that the model is there, with its settings, or why it is not."""
         try:
-            model = self.shared.get().model
+            chat = self.shared.get()
         except Exception as error:
             return [f"⚠️ {html.escape(self._failure(session, error))}", *[gr.skip()] * (2 + len(SLIDERS))]
         config = self.defaults()
         values = {name: getattr(config, name) for name in SLIDERS}
-        is_quick = model.device.type != "cpu" or model.num_parameters() < 1e9
+        is_quick = chat.pipeline is not None and (chat.model.device.type != "cpu" or chat.model.num_parameters() < 1e9)
         sliders = [gr.skip() if value is None else value for value in values.values()]
         return [self._context(session), is_quick, config.do_sample, *sliders]
 

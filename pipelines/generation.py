@@ -59,6 +59,10 @@ class PreparedConversation:
         return self.prompt.input_ids
 
     @property
+    def num_tokens(self) -> int:
+        return self.prompt.input_ids.shape[1]
+
+    @property
     def image_spans(self) -> list[ImageSpan]:
         return self.prompt.image_spans
 
@@ -115,7 +119,7 @@ class ChatModel:
             raise ValueError(f"Only pictures and texts are taken ('image', 'text'), not {other!r}. Leave it out.")
         try:
             rendered = self.processor.apply_chat_template(
-                [_without_typed_marks(message, self.pipeline.image_mark) for message in messages],
+                [without_typed_marks(message, self.pipeline.image_mark) for message in messages],
                 add_generation_prompt=True,
                 tokenize=False,
             )
@@ -389,7 +393,7 @@ def _num_images(message: Message) -> int:
     return 0 if isinstance(content, str) else sum(item["type"] == "image" for item in content)
 
 
-def _without_typed_marks(message: Message, mark: str) -> Message:
+def without_typed_marks(message: Message, mark: str) -> Message:
     """The message with every mark that stands in a text broken in two, as in training."""
     mark = mark.strip()
 

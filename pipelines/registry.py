@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from .checkpoints.merging import Merging
+    from .fixed_length import PromptSide
 
 FAMILIES: dict[str, str] = {
     "visualcla": "VisualCLA: CLIP or SigLIP, resampler, linear projector",
@@ -183,6 +184,30 @@ def load_pipeline(
             f"Make one: python -m training merge --help{'.' + broken if broken else ''}"
         )
     raise ValueError(f"Unknown vision pipeline {name!r}. Available: {available}.{broken}")
+
+
+def load_prompt_side(folder: str | os.PathLike) -> "PromptSide":
+    """What writes a model's prompts and prepares its pictures, for a serving engine whose other processes hold the weights.
+
+    Args:
+        folder: a whole model of a family whose pictures are a fixed number of embeddings in the prompt.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder is no such model, or not whole; the message says what to do.
+    """
+    check_layers(folder)
+    found = find_family(folder)
+    load = None if found is None else getattr(family(found), "load_prompt_side", None)
+    if load is None:
+        what = "holds no vision model of a known family" if found is None else f"is a model of the family {found!r}"
+        raise ValueError(
+            f"{os.fspath(folder)!r} {what}: only pictures that are a fixed number of embeddings in the prompt can be given to an "
+            "engine so. Use python -m demo page or the web UI; image-text-to-text models of transformers are served by engines themselves."
+        )
+    with _in_one_kind_of_error(folder):
+        side = load(folder)
+    check_chat_template(side.processor, repr(os.fspath(folder)))
+    return side
 
 
 def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedModel, Any]":

@@ -13,10 +13,11 @@ from pipelines.registry import FAMILIES
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "extensions/multimodal_vcla"
 FORBIDDEN = {
-    "pipelines": {"gradio", "modules", "extensions", "multimodal_vcla", "training", "demo", "installer"},
+    "pipelines": {"gradio", "modules", "extensions", "multimodal_vcla", "training", "demo", "installer", "serving"},
     "training": {"gradio", "modules", "extensions", "multimodal_vcla", "demo", "installer"},
     "demo": {"modules", "extensions", "multimodal_vcla", "training", "installer"},
-    PLUGIN: {"training", "demo", "installer"},
+    "serving": {"gradio", "modules", "extensions", "multimodal_vcla", "training", "demo", "installer"},
+    PLUGIN: {"training", "demo", "installer", "serving"},
 }
 IN_ONE_FILE = {PLUGIN: {"gradio", "modules"}, "demo": {"gradio"}}
 ONLY_INSIDE_FUNCTIONS = {"pipelines": {"peft", "bitsandbytes"}}  # the web UI has them, but need not load them
@@ -97,6 +98,8 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         (f"{PLUGIN}/a.py", "from demo import world", "demo"),
         (f"{PLUGIN}/script.py", "if True:\n    import torch", "torch"),
         ("pipelines/a.py", "from installer import words", "installer"),
+        ("pipelines/a.py", "from serving import embed", "serving"),
+        ("serving/a.py", "from training import merge", "training"),
         (f"{PLUGIN}/a.py", "def f():\n    from installer.project import ROOT", "installer"),
         ("install.py", "def f():\n    import yaml", "yaml"),
         ("installer/a.py", "def f():\n    import yaml", "yaml"),

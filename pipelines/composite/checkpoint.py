@@ -18,6 +18,7 @@ import torch
 from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedConfig
 
 from ..checkpoints.formats import refuse_foreign
+from ..fixed_length import CONVERT_FIRST, FixedLengthPipeline, PromptSide, Unloaded
 from ..json_files import read_json
 from ..weights import tensor_headers, weight_files
 from .modeling import CompositeForConditionalGeneration, CompositeVisionModel, compose, load_language_model
@@ -144,6 +145,16 @@ class Family:
         """(vision model, processor); the language model stays on disk."""
         parts = self.read(path, with_language=False, **where)
         return self._vision(parts, dtype), self.load_processor(parts)
+
+    def load_prompt_side(self, path: str | os.PathLike, pipeline_class: Callable[..., FixedLengthPipeline]) -> PromptSide:
+        """See `pipelines.registry.load_prompt_side`."""
+        if self.layout(Path(path)) == "original":
+            raise ValueError(CONVERT_FIRST.format(path=os.fspath(path), family=self.name))
+        parts = self.read(path)
+        processor = self.load_processor(parts)
+        embeddings = next(tensor for name, tensor in parts.language.items() if name.endswith("embed_tokens.weight"))
+        pipeline = pipeline_class(Unloaded(parts.config), processor, Path(path).resolve().name)
+        return PromptSide(parts.config, processor, pipeline, embeddings.clone)
 
     def load_model(
         self,

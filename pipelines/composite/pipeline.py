@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from ..base import ImageFeatures, VisionPipeline
 from ..embedder import evaluating, weights_fingerprint
+from ..fixed_length import FixedLengthPipeline
 from .modeling import CompositeVisionModel
 from .processing import CompositeProcessor
 
 
-class CompositePipeline(VisionPipeline):
+class CompositePipeline(FixedLengthPipeline):
     """Pictures as a fixed number of embeddings.
 
     Args:
@@ -39,18 +39,13 @@ class CompositePipeline(VisionPipeline):
     def fingerprint(self) -> str:
         return f"{self.name}:{weights_fingerprint(self.vision_model.named_parameters(), self.vision_model.modules())}"
 
-    def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
-        return [[self.placeholder_token_id] * self.num_image_embeds for _ in sizes]
+    def pixel_values(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        return self.processor.preprocess_images(list(images))
 
     @torch.no_grad()
-    def encode_images(self, images: Sequence[Image.Image], lengths: object = None) -> list[ImageFeatures]:
-        features = []
+    def image_embeds(self, pixel_values: torch.Tensor) -> torch.Tensor:
         with evaluating(self.vision_model):
-            for first in range(0, len(images), self.max_batch):
-                pixel_values = self.processor.preprocess_images(list(images[first : first + self.max_batch]))
-                # cloned: one picture in the cache shall not keep its whole batch in memory
-                features += [ImageFeatures(embeds=embeds.clone()) for embeds in self.vision_model(pixel_values).pooler_output]
-        return features
+            return self.vision_model(pixel_values).pooler_output
 
     def move(self, device: torch.device | str, dtype: torch.dtype | None = None) -> None:
         self.vision_model.to(device=device, dtype=dtype)

@@ -2,7 +2,7 @@
 
 from .checkpoint import FAMILY
 from .new import new_model
-from .pipeline import LlavaPipeline, load_pipeline, pipeline_of
+from .pipeline import LlavaPipeline, load_pipeline, load_prompt_side, pipeline_of
 from .processing_llava import LlavaChatProcessor
 
 PARTS = {
@@ -33,6 +33,7 @@ __all__ = [
     "is_published",
     "load_model",
     "load_pipeline",
+    "load_prompt_side",
     "missing_parts",
     "new_model",
     "pipeline_of",

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..base import ImageFeatures, ImagePart, VisionPipeline
+from ..base import ImagePart
 from ..embedder import evaluating, weights_fingerprint
+from ..fixed_length import FixedLengthPipeline, PromptSide
 from .checkpoint import FAMILY
 from .configuration_llava import num_image_embeds
 from .processing_llava import IMAGE_TOKEN, LlavaChatProcessor
@@ -19,7 +20,7 @@ SAMPLING = {"do_sample": True, "temperature": 0.2, "max_new_tokens": 512}
 """The original's `run_llava.py` and worker."""
 
 
-class LlavaPipeline(VisionPipeline):
+class LlavaPipeline(FixedLengthPipeline):
     """A picture is 256 or 576 embeddings in the prompt.
 
     Args:
@@ -56,9 +57,6 @@ class LlavaPipeline(VisionPipeline):
         own = torch.nn.ModuleList(self._parts)
         return f"{self.name}:{weights_fingerprint(own.named_parameters(), own.modules())}"
 
-    def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
-        return [[self.placeholder_token_id] * self.num_image_embeds for _ in sizes]
-
     def arranged(self, parts: Sequence[str | ImagePart]) -> list[str | ImagePart]:
         """A line break after each picture, as the originals' conversations and the chat template write it."""
         found: list[str | ImagePart] = []
@@ -67,16 +65,14 @@ class LlavaPipeline(VisionPipeline):
             found += [part, "\n"] if isinstance(part, ImagePart) and not is_followed else [part]
         return found
 
+    def pixel_values(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        return self.processor.preprocess_images(list(images))
+
     @torch.no_grad()
-    def encode_images(self, images: Sequence[Image.Image], lengths: object = None) -> list[ImageFeatures]:
-        features = []
+    def image_embeds(self, pixel_values: torch.Tensor) -> torch.Tensor:
         with evaluating(self.model):
-            for first in range(0, len(images), self.max_batch):
-                pixel_values = self.processor.preprocess_images(list(images[first : first + self.max_batch]))
-                output = self.model.get_image_features(pixel_values.to(self.device, self._parts[0].dtype))
-                # cloned: one picture in the cache shall not keep its whole batch in memory
-                features += [ImageFeatures(embeds=embeds.clone()) for embeds in output.pooler_output]
-        return features
+            output = self.model.get_image_features(pixel_values.to(self.device, self._parts[0].dtype))
+        return torch.stack(list(output.pooler_output))
 
     def move(self, device: torch.device | str, dtype: torch.dtype | None = None) -> None:
         for part in self._parts:
@@ -87,6 +83,11 @@ def load_pipeline(folder: str | os.PathLike, device=None, dtype=None) -> LlavaPi
     """See `pipelines.registry.load_pipeline`."""
     model, processor = FAMILY.load_vision(folder, dtype=dtype)
     return LlavaPipeline(model.to(device or "cpu"), processor, Path(folder).resolve().name)
+
+
+def load_prompt_side(folder: str | os.PathLike) -> PromptSide:
+    """See `pipelines.registry.load_prompt_side`."""
+    return FAMILY.load_prompt_side(folder, LlavaPipeline)
 
 
 def pipeline_of(model: Any, processor: Any) -> LlavaPipeline:

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 from .checkpoint import FAMILY, is_published
 from .configuration_minigpt4 import MiniGPT4Config
 from .modeling_minigpt4 import MiniGPT4ForConditionalGeneration, MiniGPT4Model, MiniGPT4VisionModel
-from .pipeline import MiniGPT4Pipeline, load_pipeline, pipeline_of
+from .pipeline import MiniGPT4Pipeline, load_pipeline, load_prompt_side, pipeline_of
 from .processing_minigpt4 import MiniGPT4Processor
 
 AutoConfig.register(MiniGPT4Config.model_type, MiniGPT4Config, exist_ok=True)
@@ -42,6 +42,7 @@ __all__ = [
     "is_published",
     "load_model",
     "load_pipeline",
+    "load_prompt_side",
     "missing_parts",
     "pipeline_of",
     "save_model",

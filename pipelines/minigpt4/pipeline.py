@@ -8,6 +8,7 @@ from typing import Any
 
 from ..base import ImagePart
 from ..composite.pipeline import CompositePipeline
+from ..fixed_length import PromptSide
 from .checkpoint import FAMILY, SAMPLING
 from .processing_minigpt4 import IMAGE_END, IMAGE_START, IMAGE_TOKEN, SEPARATOR
 
@@ -43,6 +44,11 @@ def load_pipeline(folder: str | os.PathLike, device=None, dtype=None) -> MiniGPT
     """See `pipelines.registry.load_pipeline`."""
     vision_model, processor = FAMILY.load_vision(folder, dtype=dtype)
     return MiniGPT4Pipeline(vision_model.to(device or "cpu"), processor, Path(folder).resolve().name)
+
+
+def load_prompt_side(folder: str | os.PathLike) -> PromptSide:
+    """See `pipelines.registry.load_prompt_side`."""
+    return FAMILY.load_prompt_side(folder, MiniGPT4Pipeline)
 
 
 def pipeline_of(model: Any, processor: Any) -> MiniGPT4Pipeline:

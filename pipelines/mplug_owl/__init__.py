@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 from .checkpoint import FAMILY
 from .configuration_mplug_owl import MplugOwlAbstractorConfig, MplugOwlConfig
 from .modeling_mplug_owl import MplugOwlForConditionalGeneration, MplugOwlModel, MplugOwlVisionModel
-from .pipeline import MplugOwlPipeline, load_pipeline, pipeline_of
+from .pipeline import MplugOwlPipeline, load_pipeline, load_prompt_side, pipeline_of
 from .processing_mplug_owl import MplugOwlProcessor
 
 AutoConfig.register(MplugOwlConfig.model_type, MplugOwlConfig, exist_ok=True)
@@ -42,6 +42,7 @@ __all__ = [
     "detect_layout",
     "load_model",
     "load_pipeline",
+    "load_prompt_side",
     "missing_parts",
     "pipeline_of",
     "save_model",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..composite.pipeline import CompositePipeline
+from ..fixed_length import PromptSide
 from .checkpoint import FAMILY, SAMPLING
 from .processing_mplug_owl import AFTER_IMAGE, IMAGE_TOKEN
 
@@ -22,6 +23,11 @@ def load_pipeline(folder: str | os.PathLike, device=None, dtype=None) -> MplugOw
     """See `pipelines.registry.load_pipeline`."""
     vision_model, processor = FAMILY.load_vision(folder, dtype=dtype)
     return MplugOwlPipeline(vision_model.to(device or "cpu"), processor, Path(folder).resolve().name)
+
+
+def load_prompt_side(folder: str | os.PathLike) -> PromptSide:
+    """See `pipelines.registry.load_prompt_side`."""
+    return FAMILY.load_prompt_side(folder, MplugOwlPipeline)
 
 
 def pipeline_of(model: Any, processor: Any) -> MplugOwlPipeline:

@@ -12,7 +12,7 @@ from .configuration_visualcla import VisualCLAConfig, VisualResamplerConfig, loa
 from .merging import MERGING
 from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAModel, VisualCLAVisionModel
 from .new import new_model
-from .pipeline import load_pipeline, pipeline_of
+from .pipeline import load_pipeline, load_prompt_side, pipeline_of
 from .processing_visualcla import VisualCLAProcessor
 from .saving import save_model_folder as save_model
 from .tokenization_visualcla import add_image_tokens, build_tokenizer, load_tokenizer
@@ -57,6 +57,7 @@ __all__ = [
     "load_model",
     "load_pipeline",
     "load_pretrained",
+    "load_prompt_side",
     "load_tokenizer",
     "new_model",
     "pipeline_of",

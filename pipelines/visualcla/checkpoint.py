@@ -15,6 +15,7 @@ from ..checkpoints.stored_tensors import StoredTensor, load_tensors, model_tenso
 from ..checkpoints.structure import COMPUTED_BUFFERS, language_model, model_config, read_config
 from ..checkpoints.weight_files import has_leftover_adapter, model_files
 from ..embedder import embedding_device
+from ..fixed_length import CONVERT_FIRST
 from ..hub import hub_kwargs_of, resolve_folder
 from ..tokenization import has_tokenizer, load_tokenizer
 from .adapter import apply_adapter
@@ -153,6 +154,28 @@ def load_pretrained(
     if load_in_4bit:
         _check_4bit_widths(model)
     return model.eval()
+
+
+def read_whole_config(folder: Path) -> tuple[VisualCLAConfig, StoredTensor]:
+    """The configuration of a whole model, its vocabulary counted on the weights, and where its input embeddings are stored.
+
+    Raises:
+        ValueError: the folder has another layout than `webui` and `transformers`, or its language model is not whole.
+    """
+    layout, config = detect_layout(folder), load_config(folder)
+    if layout not in ("webui", "transformers"):
+        raise ValueError(CONVERT_FIRST.format(path=str(folder), family=config.model_type))
+    if layout == "webui":
+        config.text_config, tensors = model_config(read_config(folder), folder), model_tensors(folder)
+    else:
+        tensors = {name.removeprefix(TEXT): tensor for name, tensor in _stored(folder).items() if name.startswith(TEXT)}
+    structure = language_model(config.text_config, tensors, folder)
+    if structure.unused:
+        raise ValueError(
+            f"{str(folder)!r} holds {structure.unused[:3]}, which its language model does not have. Copy it again."
+        )
+    config.text_config.vocab_size = tensors[structure.embedding].shape[0]
+    return config, tensors[structure.embedding]
 
 
 def compose(eyes: VisualCLAVisionModel, text_model: PreTrainedModel) -> VisualCLAForConditionalGeneration:

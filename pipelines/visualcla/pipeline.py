@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..base import ImageFeatures, ImageReading, VisionPipeline
+from ..base import ImageReading
 from ..embedder import evaluating, weights_fingerprint
-from .checkpoint import load_eyes
+from ..fixed_length import FixedLengthPipeline, PromptSide, Unloaded
+from .checkpoint import load_eyes, read_whole_config
 from .modeling_visualcla import VisualCLAVisionModel, VisualCLAVisionOutput
-from .processing_visualcla import IMAGE_MARK, load_image_processor
+from .processing_visualcla import IMAGE_MARK, VisualCLAProcessor, load_image_processor
 from .tokenization_visualcla import IMAGE_END, IMAGE_START
 
 SAMPLING = {
@@ -31,7 +32,7 @@ SAMPLING = {
 """The original's sampling settings."""
 
 
-class VisualCLAPipeline(VisionPipeline):
+class VisualCLAPipeline(FixedLengthPipeline):
     """The eyes of a VisualCLA model.
 
     Args:
@@ -95,14 +96,13 @@ class VisualCLAPipeline(VisionPipeline):
     def device(self) -> torch.device:
         return self.eyes.vision_model.device
 
-    def image_ids(self, sizes, tokenizer) -> list[list[int]]:
-        return [[self.placeholder_token_id] * self.num_image_embeds for _ in sizes]
+    def pixel_values(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        return self.image_processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
 
     @torch.no_grad()
-    def encode_images(self, images: Sequence[Image.Image], lengths: object = None) -> list[ImageFeatures]:
-        batches = [images[i : i + self.max_batch] for i in range(0, len(images), self.max_batch)]
-        # cloned: one picture in the cache shall not keep its whole batch in memory
-        return [ImageFeatures(embeds=embeds.clone()) for batch in batches for embeds in self.look(batch).image_features]
+    def image_embeds(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        with evaluating(self.eyes):
+            return self.eyes.encode_images(pixel_values).pooler_output
 
     def readings(self, images: Sequence[Image.Image]) -> list[ImageReading]:
         """What the resampler's queries attended to, mean over its layers and heads."""
@@ -114,10 +114,8 @@ class VisualCLAPipeline(VisionPipeline):
     @torch.no_grad()
     def look(self, images: list[Image.Image], output_attentions: bool = False) -> VisualCLAVisionOutput:
         """Everything the eyes compute of some pictures; on request what the resampler looked at."""
-        rgb = [image.convert("RGB") for image in images]
-        pixel_values = self.image_processor(rgb, return_tensors="pt")["pixel_values"]
         with evaluating(self.eyes):
-            return self.eyes.encode_images(pixel_values, output_attentions)
+            return self.eyes.encode_images(self.pixel_values(images), output_attentions)
 
 
 def _visible_box(size: tuple[int, int], image_processor) -> tuple[float, float, float, float]:
@@ -147,6 +145,15 @@ def _where_read(eyes: VisualCLAVisionOutput) -> torch.Tensor:
 def load_pipeline(folder: str | os.PathLike, device=None, dtype=None) -> VisualCLAPipeline:
     """See `pipelines.registry.load_pipeline`."""
     return VisualCLAPipeline.from_pretrained(folder, device=device, dtype=dtype)
+
+
+def load_prompt_side(folder: str | os.PathLike) -> PromptSide:
+    """See `pipelines.registry.load_prompt_side`."""
+    config, embeddings = read_whole_config(Path(folder))
+    processor = VisualCLAProcessor.from_pretrained(folder)
+    config.image_token_id = processor.image_token_id
+    pipeline = VisualCLAPipeline(Unloaded(config), processor.image_processor, Path(folder).resolve().name)
+    return PromptSide(config, processor, pipeline, embeddings.read)
 
 
 def pipeline_of(model: Any, processor: Any) -> VisualCLAPipeline:
