@@ -1,10 +1,11 @@
 """Scorers against the official ones: expected values were computed by those, on the same answers."""
 
 import pytest
+from PIL import Image
 
 from training.evaluate.figures import mean, share
-from training.evaluate.tasks import choice, mme, pope, vqa
-from training.evaluate.tasks.base import Question, Verdict, ask, expects, yes_or_no
+from training.evaluate.tasks import choice, mme, pope, svt, vqa
+from training.evaluate.tasks.base import ImageFolder, Question, Verdict, ask, expects, yes_or_no
 from training.evaluate.tasks.captions import bleu, cider
 
 # facebookresearch/mmf, pythia/tasks/processors.py (commit c46b3b3), in the copy of lmms-eval 0.7.3.
@@ -156,3 +157,41 @@ def test_answer_that_nobody_can_score_has_no_figure():
     from training.evaluate.tasks.owleval import OwlEval
 
     assert OwlEval().figures([], [], [Verdict()]) == {}
+
+
+SVT = """<?xml version="1.0"?><tagset><image><imageName>img/1.jpg</imageName><taggedRectangles>
+<taggedRectangle height="10" width="20" x="-2" y="5"><tag>HOTEL</tag></taggedRectangle>
+<taggedRectangle height="4" width="6" x="30" y="8"><tag>Joe&apos;s</tag></taggedRectangle>
+</taggedRectangles></image></tagset>"""
+
+
+def test_words_of_svt_are_cut_out_and_found_in_answers(tmp_path):
+    (tmp_path / "img").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "img" / "1.jpg")
+    (tmp_path / "test.xml").write_text(SVT)
+    task = svt.Svt()
+    questions = task.read(tmp_path / "test.xml", ImageFolder(tmp_path))
+    assert [question.images[0].size for question in questions] == [(18, 10), (6, 4)]
+    answers = ['The word is "Hotel".', "JOES"]
+    verdicts = [task.judge(*each) for each in zip(questions, answers, strict=True)]
+    figures = task.figures(questions, answers, verdicts)
+    assert [figures[name].value for name in ("word accuracy", "the word alone")] == [1, 0.5]
+    assert task.judge(questions[0], "hotels").score == task.judge(questions[0], "").score == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("<tagset>", "no XML that can be read"),
+        ("<tagset/>", "holds no images"),
+        (SVT.replace('x="30"', 'x="40"'), "rectangle 2 lies outside of its picture of 40 x 30"),
+        (SVT.replace('width="6"', ""), "rectangle 2 has no x, y, width and height"),
+        (SVT.replace("HOTEL", "!"), "'!' has no letter and no digit"),
+    ],
+)
+def test_wrong_file_of_svt_is_one_line(tmp_path, text, named):
+    (tmp_path / "img").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "img" / "1.jpg")
+    (tmp_path / "test.xml").write_text(text)
+    with pytest.raises(ValueError, match=named):
+        svt.Svt().read(tmp_path / "test.xml", ImageFolder(tmp_path))

@@ -4,11 +4,11 @@ import argparse
 import fnmatch
 import hashlib
 import importlib
-import platform
 import sys
 from pathlib import Path
 
 from pipelines.command_line import Parser, add_model_flags, load_chat, one_line
+from pipelines.doctor import versions
 
 from ..judge import AnswerBook
 from . import report
@@ -69,7 +69,7 @@ def evaluate(argv: list[str]) -> int:
             "questions": len(questions),
             "by": how,
             "max_new_tokens": task.max_new_tokens,
-            "python": platform.python_version(),
+            **_versions(who),
         }
         made = result(task, data.name, who.name, settings, questions, answers)
         made.save(args.output_dir)
@@ -184,6 +184,12 @@ def _how(task: Task, by: str | None, who: Answerer) -> str:
             raise ValueError(f"{task.name} has no options to choose from: leave --by out.")
         return "text"
     return by or "likelihood"
+
+
+def _versions(who: Answerer) -> dict[str, str]:
+    """Of what decides about answers that are given here; a server and a file of answers do not say theirs."""
+    own = isinstance(who, LocalModel)
+    return {name: version for name, version in versions().items() if version is not None and (own or name == "python")}
 
 
 def _digest(data: Path) -> str:

@@ -9,10 +9,11 @@ from .mme import Mme
 from .owleval import OwlEval
 from .pope import Pope
 from .rows import Rows
+from .svt import Svt
 from .vqa import Vqa
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (Rows(), OwlEval(), LlavaBench(), Pope(), Mme(), Choice(), Vqa(), Captions(), Gavie())
+    task.name: task for task in (Rows(), OwlEval(), LlavaBench(), Pope(), Mme(), Choice(), Vqa(), Svt(), Captions(), Gavie())
 }
 
 __all__ = ["TASKS", "ImageFolder", "Question", "Task", "Verdict"]
