@@ -26,7 +26,11 @@ def main(argv: list[str] | None = None) -> int:
         required=True,
         help="any causal language model of transformers: folder or hub name; or a GGUF file, which needs the package gguf",
     )
-    parser.add_argument("--vision_model", required=True, help="a CLIP or SigLIP model: folder or hub name")
+    parser.add_argument(
+        "--vision_model",
+        required=True,
+        help="a CLIP or SigLIP model: folder or hub name; for visualcla also a VisualCLA model, whose resampler comes along",
+    )
     parser.add_argument("--output_dir", required=True, type=Path, help="the folder to make")
     parser.add_argument(
         "--num_query_tokens", type=int, help="tokens that a picture costs in the prompt (visualcla; default 64)"
@@ -63,7 +67,7 @@ def _make(options: argparse.Namespace) -> None:
     parts = parts_of(model)
     for part, prefixes in parts.items():
         size = sum(value.numel() for name, value in model.named_parameters() if name.startswith(tuple(prefixes)))
-        print(f"{part}: {size / 1e6:.1f} M parameters{' (untrained)' if part == 'connector' else ''}")
+        print(f"{part}: {size / 1e6:.1f} M parameters{' (to be trained)' if part == 'connector' else ''}")
     print(f"Made: {folder}. It opens, and knows nothing of pictures yet:")
     print(f'  python -m demo ask --model {folder} --image photo.jpg "What is this?"')
     print(

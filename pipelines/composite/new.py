@@ -1,5 +1,6 @@
 """What a fresh model is put together from: any causal language model, and a vision encoder by itself."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,30 @@ def open_vision_encoder(path: str | os.PathLike) -> PreTrainedModel:
     model, report = VISION_ENCODERS[model_type].from_pretrained(folder, dtype="auto", output_loading_info=True)
     _refuse_missing("vision_model", folder, report)
     return model
+
+
+def template_with_pictures(template: str | None, image_mark: str) -> str | None:
+    """A text model's own chat template, before which the parts of each message become one text; None where it has none.
+
+    Args:
+        template: of a text model, whose messages hold texts alone.
+        image_mark: what is written for a picture.
+    """
+    if not template:
+        return None
+    mark = json.dumps(image_mark, ensure_ascii=False)
+    return (
+        "{%- set joined = namespace(messages=[]) -%}"
+        "{%- for message in messages -%}{%- set content = namespace(text='') -%}"
+        "{%- if message.content is string -%}{%- set content.text = message.content -%}"
+        "{%- elif message.content -%}{%- for item in message.content -%}"
+        f"{{%- set content.text = content.text + ({mark} if item.type == 'image' else item.text | default('', true)) -%}}"
+        "{%- endfor -%}{%- endif -%}"
+        "{%- set joined.messages = joined.messages + [dict(message, content=content.text)] -%}"
+        "{%- endfor -%}"
+        "{%- set messages = joined.messages -%}"
+        f"{template}"
+    )
 
 
 def _refuse_missing(what: str, folder: Any, report: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from transformers import LlavaForConditionalGeneration
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from ..composite.new import flat_names, open_text_model, open_vision_encoder
+from ..composite.new import flat_names, open_text_model, open_vision_encoder, template_with_pictures
 from ..hub import resolve_folder
 from ..json_files import read_json
 from .configuration_llava import composed, num_image_embeds
@@ -34,6 +34,7 @@ def new_model(
     """
     language_model, tokenizer = open_text_model(text_model)
     encoder = open_vision_encoder(vision_model)
+    torch.manual_seed(seed)
     tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
     if len(tokenizer) > language_model.get_input_embeddings().weight.shape[0]:
         language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -52,7 +53,7 @@ def new_model(
     processor = LlavaChatProcessor(
         _image_processor(resolve_folder(vision_model), config.vision_config.image_size),
         tokenizer,
-        chat_template=default_template(config),
+        chat_template=template_with_pictures(tokenizer.chat_template, f"{IMAGE_TOKEN}\n") or default_template(config),
         num_image_embeds=num_image_embeds(config),
         image_token_id=image_token_id,
     )
