@@ -1,6 +1,7 @@
 """`training new`: any language model and a vision encoder become a folder that opens at once, and learns."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pipelines.tokenization import load_tokenizer
 from training.__main__ import main
 
 LLAMA = Path("tests/golden/llava/llm_tiny")
+WEIGHTS = ("model.safetensors", "vision/model.safetensors")
 SIDE = {"height": 32, "width": 32}
 
 
@@ -91,6 +93,48 @@ def test_language_model_and_vision_encoder_stay_as_they_are(bases, tmp_path):
     eyes = load_file(tmp_path / "fresh/vision/model.safetensors")
     for name, tensor in encoder.items():
         assert torch.equal(eyes[f"vision_model.{name.removeprefix('vision_model.')}"], tensor)
+
+
+def test_text_models_own_template_is_kept_and_shows_pictures(bases, tmp_path):
+    tokenizer = load_tokenizer(LLAMA)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ '[' + message['role'] + '] ' + message['content'] + '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
+    )
+    shutil.copytree(bases["qwen3"], tmp_path / "speaks")
+    tokenizer.save_pretrained(tmp_path / "speaks")
+    talk = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}, {"role": "user", "content": "Oh?"}]
+    shown = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Why?"}]}]
+    for family, mark in (("visualcla", "<img><img_token></img>\n"), ("llava", "<image>\n")):
+        assert new({**bases, "speaks": tmp_path / "speaks"}, family, "speaks", "clip", tmp_path / family) == 0
+        _, processor = load_model(tmp_path / family)
+        own = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+        assert processor.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) == own
+        assert processor.apply_chat_template(shown, tokenize=False) == f"[user] {mark}Why?\n"
+        stored = load_tokenizer(tmp_path / family)  # what the web UI renders, whose messages are texts
+        assert stored.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) == own
+
+
+def test_eyes_of_a_visualcla_model_come_with_their_resampler(bases, tmp_path):
+    demo = {**bases, "eyes": "demo/model"}
+    assert new(demo, "visualcla", "qwen3", "eyes", tmp_path / "fresh") == 0
+    given, fresh = load_file("demo/model/vision/model.safetensors"), load_file(tmp_path / "fresh/vision/model.safetensors")
+    taken = {name for name in given if not name.startswith("image_projection_layer.")}
+    assert fresh.keys() == given.keys() and len(taken) > 50
+    assert all(torch.equal(fresh[name], given[name].float()) for name in taken)
+    assert new(demo, "visualcla", "qwen3", "eyes", tmp_path / "other", "--num_query_tokens", "7", "--num_layers", "1") == 0
+    other = load_file(tmp_path / "other/vision/model.safetensors")
+    assert other["visual_resampler.query_embeddding"].shape[1] == 7
+    assert not any(name.startswith("visual_resampler.encoder.layer.1.") for name in other)
+
+
+def test_same_seed_gives_the_same_model(bases, tmp_path):
+    for name, seed in (("first", "3"), ("again", "3"), ("other", "4")):
+        assert new(bases, "visualcla", "qwen3", "clip", tmp_path / name, "--num_layers", "1", "--seed", seed) == 0
+    files = [[load_file(tmp_path / name / file) for name in ("first", "again", "other")] for file in WEIGHTS]
+    for first, again, other in files:
+        assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
+        assert not all(torch.equal(tensor, other[name]) for name, tensor in first.items())
 
 
 def test_what_cannot_be_begun_is_refused_in_one_line(bases, tmp_path, capsys):
