@@ -1,7 +1,7 @@
 """What a chat turn costs with pictures in it: time to the first token, and per turn, over conversations of 1 to 20 turns.
 
     python benchmarks/turn_cost.py --model demo/model [--json]
-    python benchmarks/turn_cost.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf [--json]
+    python benchmarks/turn_cost.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf [--llama_server llama-server] [--plot FILE] [--json]
 
 Three ways are compared: text only without the plugin; ours, where a picture is encoded once in its life and a turn computes what is
 new in it; and anew, where every picture of the prompt is encoded and every token computed on each turn. The last turn of a
@@ -9,7 +9,9 @@ conversation brings no picture; one that does follows it and is told beside it. 
 that the tests use (`tests/webui_stub`), the model through `generate` as the web UI calls it.
 
 With `--gguf` the language model is a LLaMA of that file, and a vision model of random weights is made for it: CLIP of the size of
-ViT-B/16 and a resampler to 64 embeddings. What it answers means nothing; what it costs does.
+ViT-B/16 and a resampler to 64 embeddings. What it answers means nothing; what it costs does. `--llama_server` names llama.cpp's server,
+which is then given the ids of the same conversation of text, turn by turn, on the same number of threads. `--plot` draws the seconds of each
+turn of the longest conversation, ours and anew.
 """
 
 import argparse
@@ -73,6 +75,7 @@ class Stage:
         """One turn up to its first token; seconds."""
         start = time.perf_counter()
         last = self.chat.one_turn(text, state, files)
+        self.ids = last.ids[0].tolist()
         embeds = {} if last.embeds is None else {"inputs_embeds": last.embeds}
         with torch.no_grad():
             self.shared.model.generate(inputs=last.ids, **embeds, max_new_tokens=1, do_sample=False, pad_token_id=2)
@@ -147,14 +150,62 @@ def growth(stage: Stage, files: list[Path]) -> dict:
     stage.script.params["prefix_cache"] = True
     state = stage.chat.new_state(instruction_template_str=TEMPLATE, truncation_length=100_000)
     seconds = [stage.turn("What is in it?", state, files if turn == 0 else []) for turn in range(20)]
-    early, late = statistics.median(seconds[1:4]), statistics.median(seconds[-3:])
     return {
-        "turn_2_s": early,
-        "turn_20_s": late,
-        "ratio": late / early,
+        **_early_and_late(seconds),
         "kept_bytes": generate._prefixes.num_bytes,
         "tokens": generate.last_reuse().num_prompt_tokens,
     }
+
+
+def _early_and_late(seconds: list[float]) -> dict:
+    early, late = statistics.median(seconds[1:4]), statistics.median(seconds[-3:])
+    return {"turn_2_s": early, "turn_20_s": late, "ratio": late / early}
+
+
+def beside_llama(stage: Stage, program: Path, gguf: Path) -> dict:
+    """Twenty turns of text, each with its prefix kept by us (`prefix_cache_text`), and the same ids by llama.cpp's server."""
+    import llama_server
+
+    stage.extensions.loaded[:] = [(stage.script, "multimodal_vcla")]
+    stage.forget()
+    stage.script.params.update(prefix_cache=True, prefix_cache_text=True)
+    state = stage.chat.new_state(instruction_template_str=TEMPLATE, truncation_length=100_000)
+    ours, prompts = [], []
+    for _ in range(20):
+        ours.append(stage.turn("What is in it? Tell me more than you did before, and say why you think so.", state, []))
+        prompts.append(stage.ids)
+    stage.script.params["prefix_cache_text"] = False
+    stage.forget()
+    with llama_server.running(program, gguf, torch.get_num_threads()) as server:
+        server.first_token(prompts[0][:1])  # its first one is slow
+        theirs = [server.first_token(ids) for ids in prompts]
+    found = {"ours": _early_and_late(ours), "llama_cpp": _early_and_late(theirs), "tokens": len(prompts[-1])}
+    return {**found, "growth_ratio": found["ours"]["ratio"] / found["llama_cpp"]["ratio"]}
+
+
+def plot(result: dict, file: Path) -> None:
+    """The seconds of each turn of the longest conversation."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    turns, pictures = BARS[-1]
+    for way, label in (("anew", "everything computed anew"), ("ours", "with the plugin")):
+        seconds = next(
+            row["each_turn_s"]
+            for row in result["conversations"]
+            if (row["turns"], row["pictures"], row["way"]) == (turns, pictures, way)
+        )
+        axes.plot(range(1, turns + 1), seconds, marker="o", markersize=3, label=label)
+    axes.set(
+        xlabel=f"turn of a chat with {pictures} pictures", ylabel="seconds to the first token", xlim=(0.5, turns + 0.5), ylim=0
+    )
+    axes.set_xticks([1, *range(5, turns + 1, 5)])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    partial = file.with_name(f".{file.name}.partial")
+    figure.savefig(partial, dpi=130, format="png")
+    partial.replace(file)
 
 
 def cold_first_turn(stage: Stage, file: Path) -> float:
@@ -182,7 +233,8 @@ def text_share(stage: Stage) -> float:
     return statistics.median(shares)
 
 
-def measure(folder: Path, side_px: int, cases: list[tuple[int, int]]) -> dict:
+def measure(folder: Path, side_px: int, cases: list[tuple[int, int]], llama: tuple[Path, Path] | None = None) -> dict:
+    """Everything; `llama` names llama.cpp's server and the GGUF file of the same language model."""
     stage = Stage(folder)
     with tempfile.TemporaryDirectory() as name:
         files = []
@@ -197,7 +249,8 @@ def measure(folder: Path, side_px: int, cases: list[tuple[int, int]]) -> dict:
                 if way != "text" or num_pictures == 0:
                     seconds, with_new = stage.conversation(num_turns, files[:num_pictures], way)
                     row = {"turns": num_turns, "pictures": num_pictures, "way": way, "last_turn_s": seconds[-1]}
-                    rows.append({**row, "per_turn_s": statistics.mean(seconds), "new_picture_s": with_new})
+                    row |= {"per_turn_s": statistics.mean(seconds), "each_turn_s": seconds, "new_picture_s": with_new}
+                    rows.append(row)
         result = {"model": folder.name, "picture_px": side_px, "threads": torch.get_num_threads(), "conversations": rows}
         return {
             **result,
@@ -205,6 +258,7 @@ def measure(folder: Path, side_px: int, cases: list[tuple[int, int]]) -> dict:
             "cold_first_turn_percent": cold_first_turn(stage, files[0]),
             "sight": sights(stage, files[0]),
             "text_share_percent": text_share(stage),
+            **({"llama_cpp": beside_llama(stage, *llama)} if llama else {}),
         }
 
 
@@ -248,7 +302,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print everything that was measured as JSON")
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="measure a LLaMA of this file instead; see above")
     parser.add_argument("--bars", action="store_true", help="only turn 10 with 5 pictures and turn 20 with 10")
+    parser.add_argument("--llama_server", type=Path, metavar="FILE", help="with --gguf: llama.cpp's server, to compare with")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the longest conversation, turn by turn, as a PNG")
     options = parser.parse_args()
+    if options.llama_server is not None and (options.gguf is None or not options.llama_server.is_file()):
+        parser.error("--llama_server is a file, and wants --gguf: both run the same language model.")
+    llama = None if options.llama_server is None else (options.llama_server.resolve(), options.gguf)
     with tempfile.TemporaryDirectory() as name:
         if options.gguf is not None:
             if not options.gguf.is_file():
@@ -257,7 +316,9 @@ def main() -> None:
         if not (options.model / "vision" / "config.json").is_file():
             parser.error(f"{str(options.model)!r} is no model folder with a vision model: 'vision/config.json' is missing.")
         cases = BARS if options.bars else [(turns, pictures) for turns in TURNS for pictures in PICTURES]
-        result = measure(options.model.resolve(), options.side, cases)
+        result = measure(options.model.resolve(), options.side, cases, llama)
+    if options.plot is not None:
+        plot(result, options.plot)
     if options.json:
         print(json.dumps(result, indent=1))
         return
@@ -283,6 +344,12 @@ def main() -> None:
     first, again = result["sight"]["first_s"], result["sight"]["again_s"]
     print(f"A picture: first sight {1e3 * first:.2f} ms, again {1e3 * again:.4f} ms, {first / again:.0f} times less.")
     print(f"The plugin's share of a text-only turn: {result['text_share_percent']:.2f} %")
+    if llama is not None:
+        beside = result["llama_cpp"]
+        for name, who in (("ours", "Ours"), ("llama_cpp", "llama.cpp's server")):
+            of = beside[name]
+            print(f"{who}, text alone: turn 2 {of['turn_2_s']:.4f} s, turn 20 {of['turn_20_s']:.4f} s, {of['ratio']:.2f} times")
+        print(f"Our growth by theirs: {beside['growth_ratio']:.2f}")
 
 
 if __name__ == "__main__":

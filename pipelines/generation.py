@@ -32,6 +32,7 @@ from .embedder import Embedder, ImageFeatureCache, PreparedPrompt, embedding_dev
 from .prefix_cache import PrefixCache
 from .prompt import Prompt, PromptEncoder
 from .registry import pipeline_of
+from .shared_prefix import share_prefixes
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,8 @@ class ChatModel:
         conversations: Sequence[tuple[Sequence[Message], Sequence[ImagePart]]],
         generation_config: GenerationConfig,
     ) -> list[str]:
-        """The answers of several conversations, generated together in one batch, padded on the left.
+        """The answers of several conversations, generated together in one batch, padded on the left. Where some of them show the same
+        pictures after the same words, that is computed once.
 
         Greedily these are the answers that each conversation gets by itself, within the precision of the arithmetic.
 
@@ -200,18 +202,24 @@ class ChatModel:
             ValueError: see `prepare`.
         """
         prepared = [self.prepare(*each, generation_config.max_new_tokens or 0).prompt for each in conversations]
-        longest = max(prompt.input_ids.shape[1] for prompt in prepared)
-        lengths = [longest - prompt.input_ids.shape[1] for prompt in prepared]
-        config, penalties = self._settings(generation_config, longest)
-        device = embedding_device(self.model)
-        ids = torch.full((len(prepared), longest), config.pad_token_id, device=device)
-        mask = torch.zeros_like(ids)
-        spans = []
-        for row, (prompt, padding) in enumerate(zip(prepared, lengths, strict=True)):
-            ids[row, padding:], mask[row, padding:] = prompt.input_ids[0], 1
-            spans.append([ImageSpan(span.start + padding, span.length, span.image) for span in prompt.image_spans])
         with evaluating(self.model), torch.inference_mode(), self.pipeline.attach(self.model):
-            inputs = self.pipeline.model_inputs(self.model, ids, mask, spans, [prompt.features for prompt in prepared])
+            config, _ = self._settings(generation_config, 0)
+            shared = share_prefixes(self.model, self.pipeline, prepared, config)
+            starts = [0] * len(prepared) if shared is None else shared.lengths
+            longest = max(prompt.input_ids.shape[1] - start for prompt, start in zip(prepared, starts, strict=True))
+            ids = torch.full((len(prepared), longest), config.pad_token_id, device=embedding_device(self.model))
+            mask = torch.zeros_like(ids)
+            spans = []
+            for row, (prompt, start) in enumerate(zip(prepared, starts, strict=True)):
+                padding = longest - (prompt.input_ids.shape[1] - start)
+                ids[row, padding:], mask[row, padding:] = prompt.input_ids[0, start:], 1
+                spans.append([ImageSpan(span.start + padding, span.length, span.image) for span in prompt.image_spans])
+            if shared is None:
+                inputs = self.pipeline.model_inputs(self.model, ids, mask, spans, [prompt.features for prompt in prepared])
+            else:
+                ids, mask = torch.cat((shared.ids, ids), 1), torch.cat((shared.mask, mask), 1)
+                inputs = {"past_key_values": shared.cache}
+            config, penalties = self._settings(generation_config, ids.shape[1])
             generated = self.model.generate(
                 ids,
                 attention_mask=mask,
@@ -222,7 +230,7 @@ class ChatModel:
             )
         stops = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id or ())
         answers = []
-        for row in generated[:, longest:].tolist():
+        for row in generated[:, ids.shape[1] :].tolist():
             end = next((place for place, token in enumerate(row) if token in stops), len(row))
             answers.append(self.decode(row[:end]))
         return answers

@@ -176,7 +176,7 @@ class PrefixCache:
         self.last = Reuse(end, start)
         given = _model_inputs(pipeline, model, input_ids, None, [*spans], [*features], start)
         if start and given and "inputs_embeds" not in given:
-            if not _takes(_whole(model).base_model, given):
+            if not takes(_whole(model).base_model, given):
                 logger.debug("No prefix is reused: the model without its head would leave %s out.", ", ".join(given))
                 return self._run(generate, model, input_ids, pipeline, spans, features, None, kwargs)
             self._prefill_whole(model, input_ids, given, cache, start, end - 1)
@@ -253,7 +253,7 @@ def _whole(model: PreTrainedModel) -> PreTrainedModel:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _takes(module: torch.nn.Module, given: Mapping[str, Any]) -> bool:
+def takes(module: torch.nn.Module, given: Mapping[str, Any]) -> bool:
     """Whether a forward names all of these: what goes into its `**kwargs` may be dropped without a word."""
     return set(given) <= set(inspect.signature(module.forward).parameters)
 

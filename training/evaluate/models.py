@@ -59,7 +59,8 @@ class LocalModel(Answerer):
         chat: the model.
         name: what the page calls it.
         fingerprint: see `fingerprint_of`.
-        batch_size: questions answered at once; those of similar length together, the same ones in every run.
+        batch_size: questions answered at once; those about the same pictures together, as these are computed once then, and those of
+            similar length; the same ones in every run.
     """
 
     def __init__(self, chat: "ChatModel", name: str, fingerprint: str, batch_size: int = 16):
@@ -79,9 +80,13 @@ class LocalModel(Answerer):
                 opened.pop(number, None)
                 done({number: error})
         # Batches are those of the whole task, whatever is known already: padding moves the last digits of scores.
-        by_length = sorted(lengths, key=lambda number: (lengths[number], number))
-        for start in range(0, len(by_length), self.batch_size):
-            batch = by_length[start : start + self.batch_size]
+        about: dict[tuple[str, ...], list[int]] = {}
+        for number in sorted(lengths, key=lambda number: (lengths[number], number)):
+            pictures = tuple(image.key for image in opened[number][1])
+            about.setdefault(pictures or (str(number),), []).append(number)
+        order = [number for numbers in about.values() for number in numbers]
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
             if not all(known[number] for number in batch):
                 answers = self.chat.answer_each([opened[number] for number in batch], config)
                 done(dict(zip(batch, answers, strict=True)))
