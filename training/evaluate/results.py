@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .figures import Figure, confusion, mean, share
-from .tasks.base import NO, OTHER, YES, Question, Task, Verdict
+from .tasks.base import NO, OTHER, YES, Question, Task, Verdict, words
 
 FORMAT = 1
 
@@ -20,6 +20,7 @@ class Answer:
 
     Attributes:
         id, question, right, labels, expects: of the question; see `Question`.
+        before: what was said before the question.
         images: files of the pictures, or data URIs.
         answer: what the model said; empty where `error` is.
         error: why there is no answer.
@@ -37,6 +38,7 @@ class Answer:
     error: str
     score: float | None
     said: str
+    before: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def result(
                 error=" ".join(str(answer).split()) if isinstance(answer, Exception) else "",
                 score=verdict.score,
                 said=verdict.said,
+                before=[words(message) for message in question.messages[:-1] if words(message)],
             )
             for question, answer, text, verdict in zip(questions, answers, texts, verdicts, strict=True)
         ],

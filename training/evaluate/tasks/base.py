@@ -45,8 +45,13 @@ class Question:
     @property
     def text(self) -> str:
         """The words of the last question."""
-        content = self.messages[-1]["content"]
-        return content if isinstance(content, str) else "".join(item.get("text", "") for item in content)
+        return words(self.messages[-1])
+
+
+def words(message: Message) -> str:
+    """The text of a message."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(item.get("text", "") for item in content)
 
 
 @dataclass(frozen=True)
