@@ -87,6 +87,10 @@ class Recipe:
         False,
         "compile the language model's layers: a third less time on a CPU after the first 20 seconds; needs a C++ compiler",
     )
+    shard: bool = _option(
+        False,
+        "divide the language model's layers between all processes of torchrun (FSDP2's fully_shard): weights, gradients, optimizer",
+    )
     result: str = _option(
         "model", "'model': a whole model folder, LoRA merged; 'adapter': LoRA and the parts trained in full, in PEFT's format"
     )
@@ -175,7 +179,15 @@ def _contradiction(recipe: Recipe, arguments: Arguments) -> str | None:
     if not 0 <= recipe.held_out < 1:
         return f"held_out is {recipe.held_out}; it is a share from 0 to below 1."
     if arguments.fsdp:
-        return "fsdp is not supported: the optimizer is made before the model is sharded. Use data parallelism (torchrun)."
+        return (
+            "fsdp is not supported, accelerate ignores it on CPUs: give --shard true, which divides the layers by fully_shard."
+        )
+    if recipe.shard and arguments.world_size < 2:
+        return "shard divides the model between processes, but there is one: torchrun --nproc_per_node N -m training train ..."
+    if recipe.shard and (
+        recipe.load_in_4bit or recipe.muon_learning_rate or arguments.fp16 or recipe.objective != "conversation"
+    ):
+        return "shard goes with AdamW (no muon_learning_rate), bf16 or float32, no 4 bits, and conversations."
     if arguments.n_gpu > 1:
         return (
             f"{arguments.n_gpu} GPUs are there: torchrun --nproc_per_node {arguments.n_gpu} -m training train ... uses all of them, "

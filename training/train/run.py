@@ -25,6 +25,7 @@ from .card import write_card
 from .config import Arguments, Recipe, differences, parse, resolved
 from .optimizer import MuonWithAdamW
 from .parts import Group, add_lora, choose_parameters, learning_parameters, memory_bytes
+from .sharding import ShardedTrainer, gather_layers, shard_layers
 from .trainer import GIB, STAGING, PartsTrainer, Placed, TrainingError, checkpoints
 from .vision import AttributeClassifier, AttributeCollator
 
@@ -80,6 +81,9 @@ class Run:
         if recipe.compile_layers:
             for layer in self.model.get_decoder().layers:
                 layer.compile(dynamic=True)
+        self.memory_gib = memory_bytes(self.model) / GIB
+        if recipe.shard:
+            shard_layers(self.model, self.groups, arguments.device)
         self.asked, self.eval_collator = self._asked(), None
         self.learner, self.collator = self._objective()
 
@@ -162,7 +166,11 @@ class Run:
         size = f"{len(self.rows)} rows" if hasattr(self.rows, "__len__") else "a stream of rows"
         unit = "sequences of rows" if self.recipe.packing else "rows"
         lines.append(f"{size}, {len(self.held_out or ())} held out; {self.num_steps} steps of {batch} {unit}")
-        lines.append(f"weights, gradients and optimizer take about {memory_bytes(self.model) / GIB:.2f} GiB; rows come on top")
+        lines.append(f"weights, gradients and optimizer take about {self.memory_gib:.2f} GiB; rows come on top")
+        if self.recipe.shard:
+            lines.append(
+                f"the layers are divided between {arguments.world_size} processes; answers are not shown while it learns"
+            )
         if self.checkpoint:
             lines.append(f"goes on from {self.checkpoint}")
         return lines
@@ -185,7 +193,7 @@ class Run:
         """
         if self.is_main:
             self._claim_folder()
-        trainer = PartsTrainer(
+        trainer = (ShardedTrainer if self.recipe.shard else PartsTrainer)(
             groups=self.groups,
             model=self.learner,
             args=self.arguments,
@@ -198,7 +206,8 @@ class Run:
         interrupt, log = Interrupt(), Log(self.folder)
         trainer.add_callback(log)
         trainer.add_callback(interrupt)
-        if self.arguments.eval_strategy != "no" and self.recipe.objective == "conversation" and self.recipe.num_answers:
+        is_asked = self.recipe.num_answers and not self.recipe.shard and self.recipe.objective == "conversation"
+        if self.arguments.eval_strategy != "no" and is_asked:
             shown = rows_with_pictures(self.held_out, self.recipe.num_answers)
             trainer.add_callback(Answers(self.folder, self.model, self.asked, shown))
         try:
@@ -210,6 +219,8 @@ class Run:
                 f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, and saved. The same command goes on "
                 "from there."
             )
+        if self.recipe.shard:
+            gather_layers(self.model)
         if trainer.is_world_process_zero():
             self._save(log)
         return self.result

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -58,7 +59,7 @@ class PartsTrainer(Trainer):
         outputs = model(**inputs)
         loss, supervised = outputs["loss"], (inputs["labels"] != IGNORED).sum()
         if not supervised:
-            loss = torch.zeros_like(loss)  # a mean over no labels is no number
+            loss = self._nothing_to_learn(outputs)  # a mean over no labels is no number
         elif not torch.isfinite(loss):
             raise TrainingError(self._not_finite(loss, inputs, places))
         if num_items_in_batch is not None and supervised:
@@ -70,6 +71,9 @@ class PartsTrainer(Trainer):
         if model.training:
             self._count(inputs)
         return (loss, outputs) if return_outputs else loss
+
+    def _nothing_to_learn(self, outputs: Any) -> torch.Tensor:
+        return torch.zeros_like(outputs["loss"])
 
     def _not_finite(self, loss: torch.Tensor, inputs: dict[str, Any], places: Any) -> str:
         step = self.state.global_step + 1
@@ -106,12 +110,17 @@ class PartsTrainer(Trainer):
             decays = {id(value) for name, value in self.model.named_parameters() if name in names}
             settings = [
                 {
-                    "params": [value for value in group.parameters.values() if (id(value) in decays) == decayed],
+                    "params": [
+                        value
+                        for value in group.parameters.values()
+                        if (id(value) in decays, isinstance(value, DTensor)) == (decayed, divided)
+                    ],
                     "lr": self.args.learning_rate if group.rate is None else group.rate,
                     "weight_decay": self.args.weight_decay * decayed,
                 }
                 for group in self.groups
                 for decayed in (True, False)
+                for divided in (False, True)  # an optimizer's step takes one kind at a time
             ]
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = kind([each for each in settings if each["params"]], **options)
@@ -164,13 +173,19 @@ class PartsTrainer(Trainer):
                 f"{str(path)!r} holds other parts than the ones that learn now: {differing[:3]}. Resume with the same recipe."
             )
         for name, values in stored.items():
-            learning[name].data.copy_(values)
+            self._put(learning[name], values)
+
+    def _put(self, parameter: torch.nn.Parameter, values: torch.Tensor) -> None:
+        parameter.data.copy_(values)
+
+    def _learning(self) -> dict[str, torch.Tensor]:
+        return learning_parameters(self.accelerator.unwrap_model(self.model))
 
     def _save(self, output_dir=None, state_dict=None) -> None:
         """What learns: all else is in the model that the run began with."""
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        learning = learning_parameters(self.accelerator.unwrap_model(self.model))
-        save_file({name: values.detach().contiguous() for name, values in learning.items()}, Path(output_dir, LEARNING))
+        learning = {name: values.detach().contiguous() for name, values in self._learning().items()}
+        save_file(learning, Path(output_dir, LEARNING))
 
     def _save_checkpoint(self, *args, **kwargs) -> None:
         """A checkpoint under a temporary name, which takes its own when all of it is on the disk."""
