@@ -139,10 +139,10 @@ class RowEncoder:
         def copy(first: int, last: int, is_taught: bool) -> None:
             put(full[first:last], full[first:last] if is_taught else None, range(first, last))
 
-        at = 0
+        at, plain = 0, ids_of(text, len(messages))
         for answer in self._answers(messages, supervised, text, place):
-            prompt, whole, stopped = (ids_of(text[:end], answer.index) for end in (answer.start, answer.end, answer.stop))
-            plain = ids_of(text, len(messages))
+            prompt, whole = (ids_of(text[:end], answer.index) for end in (answer.start, answer.end))
+            stopped = whole if answer.stop == answer.end else ids_of(text[: answer.stop], answer.index)
             agreed = common_length(plain, prompt)
             start, end, stop = (where[common_length(plain, part)] for part in (prompt, whole, stopped))
             copy(at, start, False)
