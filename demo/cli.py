@@ -10,6 +10,7 @@ __all__ = ["DEFAULT_MODEL", "Parser", "add_generation_flags", "add_model_flags",
 
 DEFAULT_MODEL = Path(__file__).parent / "model"
 """The shipped model of the tiny world."""
+MAX_BEAMS = 16
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,10 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="0 always takes the likeliest token (default: 0 for the shipped model, else as the family's original samples)",
     )
+    group.add_argument(
+        "--num_beams", type=int, choices=range(1, MAX_BEAMS + 1), metavar="N",
+        help="answers looked at side by side, the likeliest taken; not streamed (default: 1)",
+    )  # fmt: skip
     group.add_argument("--seed", type=int, help="makes sampled answers repeatable")
 
 
@@ -39,11 +44,12 @@ def generation_config(args: argparse.Namespace, chat):
 
     if args.seed is not None:
         set_seed(args.seed)
+    beams = {"num_beams": args.num_beams} if args.num_beams is not None else {}
     is_shipped = args.text_model is None and Path(args.model or DEFAULT_MODEL).resolve() == DEFAULT_MODEL.resolve()
     temperature = args.temperature if args.temperature is not None else 0.0 if is_shipped else None
     if temperature == 0.0:
-        return GenerationConfig(do_sample=False, max_new_tokens=args.max_new_tokens or 512)
+        return GenerationConfig(do_sample=False, max_new_tokens=args.max_new_tokens or 512, **beams)
     settings = {"max_new_tokens": 512, **(chat.pipeline.sampling or chat.model.generation_config.to_diff_dict())}
     settings |= {"temperature": temperature, "do_sample": True} if temperature is not None else {}
     settings |= {"max_new_tokens": args.max_new_tokens} if args.max_new_tokens is not None else {}
-    return GenerationConfig(**settings)
+    return GenerationConfig(**settings | beams)

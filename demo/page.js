@@ -23,6 +23,10 @@
     give(event.clipboardData.files);
   }, true);
 
+  // A form in a message stays what is written in it: nothing that could be sent, which the page's policy would stop only then.
+  const unform = () => document.querySelectorAll("#chat form").forEach((form) => form.replaceWith(...form.childNodes));
+  new MutationObserver(unform).observe(document.body, { subtree: true, childList: true });
+
   const large = document.createElement("dialog");
   large.id = "large";
   large.append(document.createElement("img"));

@@ -54,6 +54,12 @@ class TokenQueue(BaseStreamer, StoppingCriteria):
     def end(self) -> None:
         self._queue.put(None)
 
+    def give(self, answer: list[int]) -> None:
+        """A whole answer at once."""
+        for token in answer:
+            self._queue.put(token)
+        self.end()
+
     def fail(self, error: BaseException) -> None:
         self._queue.put(error)
 

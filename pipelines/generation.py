@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from .base import ImagePart, ImageSpan, VisionPipeline
+from .chat_template import apply_chat_template
 from .decoding import FiniteScores, ReplyPenalties, TokenQueue
 from .embedder import Embedder, ImageFeatureCache, PreparedPrompt, embedding_device, evaluating
 from .prefix_cache import PrefixCache
@@ -119,7 +120,8 @@ class ChatModel:
         if other := next((item["type"] for item in content if item["type"] not in ("image", "text")), None):
             raise ValueError(f"Only pictures and texts are taken ('image', 'text'), not {other!r}. Leave it out.")
         try:
-            rendered = self.processor.apply_chat_template(
+            rendered = apply_chat_template(
+                self.processor,
                 [without_typed_marks(message, self.pipeline.image_mark) for message in messages],
                 add_generation_prompt=True,
                 tokenize=False,
@@ -305,19 +307,23 @@ class ChatModel:
     def stream_ids(self, prepared: PreparedConversation, generation_config: GenerationConfig) -> Iterator[list[int]]:
         """Generate in a thread of its own; yields the growing list of new ids after every token. Closing the iterator stops it.
 
+        With beams there is one list, the whole answer: until the end another beam may win.
+
         Raises:
             Whatever the generation raised.
         """
         tokens = TokenQueue()
         prompt = prepared.prompt
-        config, penalties = self._settings(generation_config, prompt.input_ids.shape[1])
+        prompt_length = prompt.input_ids.shape[1]
+        config, penalties = self._settings(generation_config, prompt_length)
+        has_beams = (config.num_beams or 1) > 1
 
         def run() -> None:
             try:
                 with torch.inference_mode(), self.pipeline.attach(self.model):
                     # What the pictures are is asked again in there: what is inside the language model is in force for whoever
                     # asked last.
-                    self.prefix_cache.generate(
+                    generated = self.prefix_cache.generate(
                         self.model.generate,
                         self.model,
                         prompt.input_ids,
@@ -328,9 +334,11 @@ class ChatModel:
                         generation_config=config,
                         logits_processor=penalties,
                         tokenizer=self.tokenizer,
-                        streamer=tokens,
+                        streamer=None if has_beams else tokens,
                         stopping_criteria=StoppingCriteriaList([tokens]),
                     )
+                    if has_beams:
+                        tokens.give(generated[0, prompt_length:].tolist())
             except BaseException as error:
                 tokens.fail(error)
 
@@ -341,6 +349,9 @@ class ChatModel:
                 new_ids: list[int] = []
                 for token in tokens:
                     new_ids.append(token)
+                    if not has_beams:
+                        yield new_ids
+                if has_beams:
                     yield new_ids
             finally:
                 tokens.stop()

@@ -7,9 +7,11 @@ Where the system has no such limits (Windows), only the time is bounded.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,8 @@ def ask(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
 
 def serve(handler: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]) -> None:
     """The worker's side: answer the one request of this process, within the limits."""
-    limit(WORKER_BYTES, WORKER_SECONDS)
+    limit(WORKER_BYTES)
+    limit_seconds(WORKER_SECONDS)
     try:
         answer, body = handler(json.loads(sys.argv[2]), sys.stdin.buffer.read())
     except MemoryError:
@@ -69,13 +72,22 @@ def serve(handler: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes
     sys.stdout.buffer.write(body)
 
 
-def limit(num_bytes: int, seconds: int) -> None:
-    """Hold this process to so much address space and processor time, where the system can."""
+def limit(num_bytes: int) -> None:
+    """Hold this process to so much address space, where the system can."""
+    _limit("RLIMIT_AS", num_bytes)
+    _limit("RLIMIT_CORE", 0)
+
+
+def limit_seconds(seconds: int) -> None:
+    """Let this process take so much processor time from now on, where the system can."""
+    _limit("RLIMIT_CPU", math.ceil(time.process_time()) + seconds)
+
+
+def _limit(name: str, most: int) -> None:
     try:
         import resource
     except ImportError:  # Windows
         return
-    for kind, most in ((resource.RLIMIT_AS, num_bytes), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
-        hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+    kind = getattr(resource, name)
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

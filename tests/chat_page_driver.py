@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,8 +182,8 @@ class Tab:
         return self.page.locator("#context").inner_text().strip()
 
     def wait_until(self, condition) -> None:
-        for _ in range(PATIENCE_MS // 100):
-            if condition():
-                return
-            self.page.wait_for_timeout(100)
-        raise AssertionError(f"It did not come to that within {PATIENCE_MS // 1000} s.")
+        """Look once per frame until something is so."""
+        end = time.monotonic() + PATIENCE_MS / 1000
+        while not condition():
+            assert time.monotonic() < end, f"It did not come to that within {PATIENCE_MS // 1000} s."
+            self.page.evaluate("() => new Promise(requestAnimationFrame)")

@@ -164,12 +164,12 @@ def build() -> None:
     redraw = gr.Button(visible=False, elem_id="multimodal_vcla_redraw")
     drawn_from = [components[name] for name in ("history", "name1", "name2", "mode", "chat_style", "character_menu")]
     redraw.click(webui.redraw, drawn_from, components["display"], show_progress="hidden")
-    for name in (
-        "model_status",
-        "truncation_length",
-    ):  # in the browser: a Python event here would leave a progress timer running
-        js = "() => document.getElementById('multimodal_vcla_refresh')?.click()"
-        components[name].change(None, None, None, js=js)
+    for name in ("model_status", "truncation_length"):
+        # In the browser: a Python event here would leave a progress timer running. gradio calls a value changed whenever the component
+        # took part in an event, the refresh among them.
+        js = f"(value) => {{ if (window.vcla_{name} === value) return; window.vcla_{name} = value; CLICK }}"
+        click = "document.getElementById('multimodal_vcla_refresh')?.click();"
+        components[name].change(None, components[name], None, js=js.replace("CLICK", click))
 
     outputs = [display, which]
     refresh.click(_refresh, [history, *chat], outputs, show_progress="hidden")

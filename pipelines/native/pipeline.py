@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from ..base import ImageFeatures, ImagePart, ImageSpan, VisionPipeline
+from ..chat_template import apply_chat_template
 from ..embedder import embedding_device
 from .loading import load_config, refusal
 from .processing import load_processor
@@ -278,8 +279,8 @@ def _image_mark(processor: Any, name: str) -> str:
     text = {"type": "text", "text": _PROBE}
 
     def rendered(*content: dict) -> str:
-        return processor.apply_chat_template(
-            [{"role": "user", "content": list(content)}], tokenize=False, add_generation_prompt=True
+        return apply_chat_template(
+            processor, [{"role": "user", "content": list(content)}], tokenize=False, add_generation_prompt=True
         )
 
     without, one, two = rendered(text), rendered({"type": "image"}, text), rendered({"type": "image"}, {"type": "image"}, text)

@@ -39,12 +39,19 @@ from ..composite.tensors import check_finite, check_placed
 from ..embedder import embedding_device
 from ..hub import resolve_folder
 from ..json_files import read_json
+from ..tokenization import has_tokenizer
 from ..weights import load_tensors
 from .configuration_open_flamingo import OpenFlamingoConfig
 from .layouts import EMBEDDINGS, PARTS, from_checkpoint, from_clip, from_lora, from_open_clip
 from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration, OpenFlamingoVisionModel
 from .pipeline import OpenFlamingoPipeline
-from .processing_open_flamingo import IMAGE_TOKEN, OpenFlamingoProcessor, load_image_processor, load_tokenizer
+from .processing_open_flamingo import (
+    IMAGE_TOKEN,
+    NUM_NEW_TOKENS,
+    OpenFlamingoProcessor,
+    load_image_processor,
+    load_tokenizer,
+)
 
 Tensors = dict[str, torch.Tensor]
 (LANGUAGE,) = PARTS["language"]
@@ -306,7 +313,7 @@ def _read_original(file: Path, text_model: str | os.PathLike | None, vision_mode
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         # Their rows of the head are in no published file, the original makes them up at random: they are never an answer.
-        suppress_tokens=list(range(text_config.vocab_size - 3, text_config.vocab_size)),
+        suppress_tokens=list(range(text_config.vocab_size - NUM_NEW_TOKENS, text_config.vocab_size)),
     )
     image_processor = load_image_processor(vision_path, config.vision_config.image_size)
     return Checkpoint(config, tensors | vision, tokenizer, image_processor, generation, source=text_folder)
@@ -492,15 +499,33 @@ def add_lora(checkpoint: Checkpoint, path: Path) -> None:
     linear = {name for name, module in named if isinstance(module, torch.nn.Linear) and f"{name}.weight" in tensors}
     overlay.apply(adapter, linear if adapter.is_whole else (), [str, lambda module: module.removeprefix(LANGUAGE)])
     if overlay.num_rows != config.text_config.vocab_size:
-        raise ValueError(
-            f"The adapter {str(path)!r} brings {overlay.num_rows} token embeddings, but OpenFlamingo's have {config.text_config.vocab_size} "
-            "rows, the last of them its own tokens'. Train without new tokens."
-        )
+        checkpoint.tokenizer = _tokenizer_of(path if path.is_dir() else path.parent, config, overlay.num_rows)
+        config.text_config.vocab_size = overlay.num_rows
     config.text_config.tie_word_embeddings = overlay.is_tied
     checkpoint.tensors = {
         name: tensor.map() if isinstance(tensor, StoredTensor) else tensor for name, tensor in overlay.tensors.items()
     }
     checkpoint.changes = overlay.changes
+
+
+def _tokenizer_of(folder: Path, config: OpenFlamingoConfig, num_rows: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of an adapter that brings new tokens, behind OpenFlamingo's own.
+
+    Raises:
+        ValueError: there is none, it has other tokens in OpenFlamingo's places, or more than the adapter has embeddings.
+    """
+    brings = (
+        f"The adapter in {str(folder)!r} brings {num_rows} token embeddings where the model has {config.text_config.vocab_size}"
+    )
+    if not has_tokenizer(folder):
+        raise ValueError(f"{brings}, but no tokenizer for them. Copy the tokenizer it was trained with into its folder.")
+    tokenizer = load_tokenizer(folder)
+    if (found := tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)) != config.image_token_id or len(tokenizer) > num_rows:
+        raise ValueError(
+            f"{brings}, but in its tokenizer of {len(tokenizer)} tokens {IMAGE_TOKEN!r} is {found}, not {config.image_token_id}: it "
+            "was trained on a LLaMA without OpenFlamingo's tokens. Train it on a folder that `python -m training convert` wrote."
+        )
+    return tokenizer
 
 
 def lora_settings(content: Any) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from ..json_files import read_json
 from ..tokenization import build_tokenizer
 
 END_OF_CHUNK, IMAGE_TOKEN, PAD_TOKEN = "<|endofchunk|>", "<image>", "<PAD>"
+NUM_NEW_TOKENS = 3
+"""What they add to LLaMA's vocabulary."""
 
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
 

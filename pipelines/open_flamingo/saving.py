@@ -13,7 +13,7 @@ from ..composite.tensors import MAX_SHARD_BYTES, new_folder, write_safetensors
 from .layouts import EMBEDDINGS, PARTS, to_checkpoint
 from .loading import Checkpoint, read_checkpoint
 from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration
-from .processing_open_flamingo import END_OF_CHUNK, OpenFlamingoProcessor
+from .processing_open_flamingo import END_OF_CHUNK, NUM_NEW_TOKENS, OpenFlamingoProcessor
 
 Layout = Literal["webui", "transformers", "original"]
 (LANGUAGE,) = PARTS["language"]
@@ -118,13 +118,18 @@ def _write_own(checkpoint: Checkpoint, folder: Path, layout: Layout, dtype: torc
 
 def _write_original(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None, max_shard_bytes: int) -> None:
     """`checkpoint.pt`, with LLaMA as it was before it got new tokens in `llama/` and CLIP in `clip/`."""
+    num_tokens = checkpoint.tokenizer.convert_tokens_to_ids(END_OF_CHUNK)  # the first of the new ones
+    if num_further := checkpoint.config.text_config.vocab_size - num_tokens - NUM_NEW_TOKENS:
+        raise ValueError(
+            f"An adapter brought {num_further} tokens of its own, and checkpoint.pt has no place for their rows of the head. Write it "
+            "with --layout webui or transformers."
+        )
     stored = {}
     for ours, tensor in checkpoint.merged(dtype):
         if names := to_checkpoint(ours):  # of its own storage: a view would be written with all that it is a part of
             stored |= dict.fromkeys(names, tensor.clone())
     torch.save(stored, folder / "checkpoint.pt")
 
-    num_tokens = checkpoint.tokenizer.convert_tokens_to_ids(END_OF_CHUNK)  # the first of the new ones
     resized = {EMBEDDINGS.removeprefix(LANGUAGE), "lm_head.weight"}
     llama = folder / "llama"
     llama.mkdir()

@@ -516,10 +516,14 @@ def test_form_in_a_message_posts_nowhere(context, address, script):
     tab = Tab(context, address)  # of its own: Playwright may wait for ever for a navigation that the policy stopped
     script.say("<form action='http://192.0.2.1/take' method='post'><input name='a' value='b'><button>More</button></form>Done.")
     tab.ask("A form?")
+    tab.wait_until(
+        lambda: tab.answers().last.locator("button", has_text="More").count() and not tab.page.locator("#chat form").count()
+    )
+    tab.answers().last.locator("button", has_text="More").click()
     before = tab.page.url
     stopped_by = tab.page.evaluate("""() => new Promise(stopped => {
         document.addEventListener("securitypolicyviolation", event => stopped(event.effectiveDirective));
-        const form = document.querySelector('#chat form') ?? document.body.appendChild(document.createElement('form'));
+        const form = document.body.appendChild(document.createElement('form'));
         form.action = 'http://192.0.2.1/take';
         form.method = 'post';
         form.submit();

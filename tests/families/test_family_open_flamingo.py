@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Gene
 from pipelines.base import ImagePart
 from pipelines.embedder import Embedder
 from pipelines.generation import ChatModel, message
-from pipelines.open_flamingo import load_model, load_pipeline, save_model
+from pipelines.open_flamingo import load_model, load_pipeline, load_tokenizer, save_model
 from pipelines.prompt import Prompt, PromptEncoder
 
 EXPECTED = expected()
@@ -153,6 +153,73 @@ def test_beams_see_the_picture_with_and_without_a_cache(whole):
     assert beams[True] == beams[False]
     blind = model.language_model.generate(inputs["input_ids"], max_new_tokens=12, do_sample=False, num_beams=3)
     assert blind[0, inputs["input_ids"].shape[1] :].tolist() != beams[True]
+
+
+def test_a_chat_with_beams_answers_as_the_model_does(whole):
+    """As Multimodal-GPT's demo has three; several rows of a batch, with pictures and without, keep their own."""
+    model, processor = whole
+    chat, beams = ChatModel(model, processor), GenerationConfig(do_sample=False, max_new_tokens=12, num_beams=3)
+    pictures = [ImagePart.of(image) for image in images()]
+    conversations = [
+        ([message("user", "Compare the first and the second picture.", 2)], pictures),
+        ([message("user", "What color is the boat?", 1)], pictures[:1]),
+        ([message("user", "How many windows does the house have?")], []),
+    ]
+    alone = [chat.answer(*conversation, beams) for conversation in conversations]
+    assert (
+        chat.answer_batch(conversations, beams)
+        == alone
+        != [chat.answer(*conversation, GREEDY) for conversation in conversations]
+    )
+    assert list(chat.stream(*conversations[0], beams)) == alone[:1]
+    prompt = chat.prepare(*conversations[1]).prompt
+    pixels = processor.preprocess_images(images(1))
+    own = model.generate(prompt.input_ids, pixel_values=pixels, max_new_tokens=12, do_sample=False, num_beams=3)
+    assert processor.tokenizer.decode(own[0, prompt.input_ids.shape[1] :], skip_special_tokens=True) == alone[1]
+
+
+def test_an_adapter_that_brings_tokens_of_its_own_is_served(folders, whole, tmp_path, capsys):
+    from peft import LoraConfig, get_peft_model
+
+    from training.__main__ import main as training
+
+    base = AutoModelForCausalLM.from_pretrained(folders["webui"], dtype=torch.float32)
+    tokenizer = load_tokenizer(folders["webui"])
+    tokenizer.add_tokens(["<box>", "</box>"])
+    base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    torch.manual_seed(2)
+    adapted = get_peft_model(
+        base, LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"], init_lora_weights=False)
+    )
+    adapter = tmp_path / "adapter"
+    adapted.save_pretrained(adapter)
+    arguments = [
+        "--text_model",
+        folders["webui"],
+        "--lora_model",
+        adapter,
+        "--output_dir",
+        tmp_path / "merged",
+        "--dtype",
+        "float32",
+    ]
+    assert training([str(word) for word in ("merge", *arguments)]) == 2
+    assert "but no tokenizer for them" in capsys.readouterr().err
+    tokenizer.save_pretrained(adapter)
+    assert training([str(word) for word in ("merge", *arguments)]) == 0
+    ids = torch.tensor([tokenizer("Where is <box>it</box>?")["input_ids"]])
+    expected = logits_of(adapted, ids)
+    for model, processor in (
+        load_model(tmp_path / "merged", dtype=torch.float32),
+        load_model(folders["webui"], lora_model=adapter, dtype=torch.float32),
+    ):
+        assert len(processor.tokenizer) == len(tokenizer) == model.config.text_config.vocab_size
+        assert torch.allclose(logits_of(model, ids), expected, atol=1e-4)
+        assert ChatModel(model, processor).answer([message("user", "A boat?", 1)], [ImagePart.of(images(1)[0])], GREEDY)
+    capsys.readouterr()
+    convert = ["convert", tmp_path / "merged", tmp_path / "original", "--layout", "original"]
+    assert training([str(word) for word in convert]) == 2
+    assert "2 tokens of its own" in capsys.readouterr().err and not (tmp_path / "original").exists()
 
 
 def test_rows_of_a_batch_with_two_one_and_no_pictures_answer_as_alone(whole):

@@ -40,5 +40,17 @@ def test_templates_that_are_cheap_pass_though_they_fail_elsewhere():
 
 def test_each_template_is_tried_once(monkeypatch):
     check_chat_template(processor("once {{ messages }}"), "'a folder'")
-    monkeypatch.setattr(chat_template.subprocess, "run", lambda *_, **__: pytest.fail("tried again"))
+    monkeypatch.setattr(chat_template._trial, "is_cheap", lambda *_: pytest.fail("tried again"))
     check_chat_template(processor("once {{ messages }}"), "'another'")
+
+
+@pytest.mark.parametrize("costs", ["{{ 'a' * 10**10 }}", COSTLY[8]], ids=["memory", "time"])
+def test_a_template_that_costs_in_some_conversation_only_is_refused_there(costs):
+    given = processor("{% if messages[0].content == 'now' %}" + costs + "{% endif %}fine")
+    check_chat_template(given, "'a folder'")
+    given.apply_chat_template = lambda messages, **_: "fine"
+    asked = [{"role": "user", "content": "hello"}]
+    for _ in range(2):
+        assert chat_template.apply_chat_template(given, asked) == "fine"
+        with pytest.raises(ValueError, match="more than 2 s or 512 MiB for this conversation"):
+            chat_template.apply_chat_template(given, [{"role": "user", "content": "now"}])

@@ -19,6 +19,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from chat_page_driver import DRAWN
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = float(os.environ.get("TEXTGEN_PATIENCE", "300"))
 """How long to wait for anything; a busy machine needs more."""
@@ -210,6 +212,41 @@ def browser(playwright, camera: Path | None = None):
         chrome.close()
 
 
+_COUNT_ASKED = """
+    window.__asked = new Set();
+    const ask = window.fetch.bind(window), completed = new Set();
+    const listen = async (stream) => {
+        let text = '';
+        for (const reader = stream.pipeThrough(new TextDecoderStream()).getReader(); ;) {
+            const {value, done} = await reader.read();
+            if (done) return;
+            const events = (text + value).split('\\n\\n');
+            text = events.pop();
+            for (const {msg, event_id} of events.map((event) => JSON.parse(event.slice(event.indexOf('{')))))
+                if (msg === 'process_completed' && !__asked.delete(event_id)) completed.add(event_id);
+        }
+    };
+    window.fetch = async (what, options) => {
+        const url = String(what?.url ?? what);
+        if (url.includes('/heartbeat/')) return ask(what, options);  // open as long as the page is
+        if (url.includes('/queue/data')) {
+            const answer = await ask(what, options);
+            listen(answer.clone().body).catch(() => {});
+            return answer;
+        }
+        const call = {};
+        __asked.add(call);
+        try {
+            const answer = await ask(what, options);
+            if (url.includes('/queue/join')) {
+                const {event_id} = await answer.clone().json();
+                if (!completed.delete(event_id)) __asked.add(event_id);
+            }
+            return answer;
+        } finally { __asked.delete(call); }
+    };
+"""
+"""What the server was asked and has not answered."""
 _WATCH = """() => {
     window.__ends = 0; window.__toasts = [];
     const remove = DOMTokenList.prototype.remove;
@@ -239,6 +276,7 @@ class Page:
         self.page.set_default_timeout(PATIENCE_S * 1000)
         self.page.on("dialog", lambda dialog: dialog.accept())
         self.url, self.has_chats = url, has_chats
+        self.page.add_init_script(_COUNT_ASKED)
         self.load()
 
     def load(self) -> None:
@@ -246,11 +284,22 @@ class Page:
         self.page.wait_for_selector("#hover-menu #Regenerate", state="attached")
         if self.has_chats:
             self.page.wait_for_selector("#past-chats input", state="attached")
-        self.settle(1500)
+        self.settle()
         self.page.evaluate(_WATCH)
 
-    def settle(self, ms: int = 500) -> None:
-        self.page.wait_for_timeout(ms)
+    def settle(self) -> None:
+        """Wait until the server has answered all that it was asked, and the answers are drawn."""
+        self.page.evaluate(DRAWN, "body")
+        while self.page.evaluate("__asked.size"):
+            self.page.wait_for_function("() => __asked.size === 0")
+            self.page.evaluate(DRAWN, "body")
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Look once per frame until something is so."""
+        end = time.monotonic() + PATIENCE_S
+        while not is_so():
+            assert time.monotonic() < end, "It did not come to that."
+            self.page.evaluate("() => new Promise(requestAnimationFrame)")
 
     def attach(self, *paths: Path) -> None:
         before = self.page.locator("#chat-input .thumbnail-item").count()
@@ -295,24 +344,24 @@ class Page:
         """Click a button of the menu; its name differs between versions of the web UI."""
         name = re.compile("|".join(map(re.escape, names)))
         self.page.locator("#hover-menu button", has_text=name).first.dispatch_event("click")
-        self.settle()
 
     def edit(self, row: int, text: str) -> None:
         self.footer("edit", "user", row)
         self.page.fill("#chat .editing-textarea", text)
         self.page.click("#chat .edit-control-button:not(.edit-cancel-button)")
         self.page.wait_for_function("() => !document.querySelector('.editing-textarea')")
-        self.settle(1000)
+        self.wait_until(lambda: text in [message["raw"] for message in self.messages() if message["row"] == row])
+        self.settle()
 
     def new_chat(self) -> None:
         self.page.click("#new-chat-btn")
         self.page.wait_for_function("() => !document.querySelector('#chat .user-message, #chat .circle-you')")
-        self.settle(1000)
+        self.settle()
         self.page.evaluate("__toasts.length = 0")
 
     def mode(self, name: str) -> None:
         self.page.locator(f'#chat-mode input[value="{name}"]').dispatch_event("click")
-        self.settle(1500)
+        self.settle()
 
     def parameter(self, label: str, value: object) -> None:
         """Set a number of the Parameters tab."""
@@ -320,16 +369,17 @@ class Page:
         field = self.page.locator("label:visible", has_text=label).locator("input").first
         field.fill(str(value))
         field.press("Enter")
-        self.settle(1000)
+        self.settle()
         self.tab("Chat")
 
     def tab(self, name: str) -> None:
         self.page.locator("button[role=tab]", has_text=re.compile(rf"^\s*{name}\s*$")).first.click()
-        self.settle(800)
+        self.settle()
 
     def toasts(self) -> list[str]:
         return self.page.evaluate("__toasts")
 
-    def panel(self) -> str:
-        self.settle(1500)
-        return self.page.inner_text("#multimodal_vcla")
+    def panel_says(self, *texts: str) -> None:
+        """Wait until the panel, which follows the chat, says all of it."""
+        says = "texts => texts.every(text => document.querySelector('#multimodal_vcla').innerText.includes(text))"
+        self.page.wait_for_function(says, arg=texts)

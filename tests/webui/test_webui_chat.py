@@ -22,7 +22,7 @@ def test_questions_about_pictures_over_turns(page, oracle, pictures):
     turns.append(oracle.check(page.send(TOP_LEFT, two), *turns))
     turns.append((RING, []))
     oracle.check(page.send(RING), *turns)
-    assert "In context: 2 pictures" in page.panel()
+    page.panel_says("In context: 2 pictures")
 
 
 def test_two_pictures_in_one_message(page, oracle, pictures):
@@ -53,17 +53,18 @@ def test_every_action_keeps_the_right_pictures(page, oracle, pictures):
         page.footer("continue")
     assert page.last_reply().startswith(edited.rstrip()), "continued"
     page.page.locator("#chat .version-nav-button").first.dispatch_event("click")
-    page.settle(1500)
+    page.settle()
     page.footer("branch", row=0)
-    page.settle(2500)
+    page.wait_until(lambda: len(page.messages()) == 2)
+    page.settle()
     oracle.check(page.send(STAR), (TOP_LEFT, [one]), first, (STAR, []))
     page.footer("remove")
-    page.settle(1500)
+    page.wait_until(lambda: len(page.messages()) == 2)
+    page.settle()
     oracle.check(page.send(TOP_LEFT, two), (TOP_LEFT, [one]), first, (TOP_LEFT, [two]))
     page.load()
-    page.settle(2000)
+    page.wait_until(lambda: shown(page) == [1, 1])
     reply = page.last_reply()
-    assert shown(page) == [1, 1], "reloaded"
     oracle.check(page.send(RING), (TOP_LEFT, [one]), first, (TOP_LEFT, [two]), reply, (RING, []))
 
 
@@ -109,7 +110,7 @@ def test_a_dummy_message_keeps_its_picture(page, oracle, pictures):
     page.page.fill("#chat-input textarea", said)
     page.menu("Insert assistant message", "Send dummy reply")
     page.page.wait_for_selector("#chat .assistant-message")
-    page.settle(1000)
+    page.settle()
     assert shown(page) == [1]
     oracle.check(page.send(STAR), (TOP_LEFT, pictures[:1]), said, (STAR, []))
 
@@ -132,10 +133,12 @@ def test_a_broken_picture_among_good_ones_is_refused_in_words(page, oracle, pict
     said = [toast for toast in page.toasts() if name in toast]
     assert said and all("leave this picture out in the panel" in toast for toast in said)
     page.load()
-    assert shown(page) == [1, 3] and page.messages()[2]["raw"] == RING, "what was typed stays, also after a reload"
+    page.wait_until(lambda: shown(page) == [1, 3])
+    assert page.messages()[2]["raw"] == RING, "what was typed stays, also after a reload"
     assert not page.last_reply()
+    page.panel_says("4. two.png")
     page.page.locator("#multimodal_vcla_which input").nth(2).click()
-    page.settle(1500)
+    page.panel_says("left out")
     with page.reply():
         page.menu("Regenerate")
     oracle.check(page.last_reply(), (TOP_LEFT, [one]), first, (RING, [one, two]))
@@ -144,10 +147,9 @@ def test_a_broken_picture_among_good_ones_is_refused_in_words(page, oracle, pict
 def test_a_picture_left_out_in_the_panel_stays_out(page, oracle, pictures):
     one, two, *_ = pictures
     first = page.send(RING, one, two)
-    assert "In context: 2 pictures" in page.panel()
+    page.panel_says("In context: 2 pictures")
     page.page.locator("#multimodal_vcla_which input").nth(0).click()
-    page.settle(1500)
-    assert "left out" in page.panel() and "In context: 1 picture" in page.panel()
+    page.panel_says("left out", "In context: 1 picture,")
     assert same(page.send(TOP_LEFT), oracle((RING, [two]), first, (TOP_LEFT, [])))
 
 

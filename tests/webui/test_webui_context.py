@@ -45,7 +45,7 @@ def test_old_pictures_go_with_their_messages(page, server, oracle, pictures, tru
         assert same(reply, oracle.of_ids(seen["ids"], pictures[number + 1 - len(held) : number + 1]))
         right(reply, TOP_LEFT, [picture])
     assert len(held) < number, "the first ones are gone"
-    assert "dropped with its message" in page.panel() and f"In context: {len(held)} picture" in page.panel()
+    page.panel_says("dropped with its message", f"In context: {len(held)} picture")
 
 
 def test_a_question_that_is_too_long_is_cut_and_keeps_its_picture(page, server, oracle, pictures, truncated):
@@ -73,7 +73,7 @@ def test_tokens_are_counted_with_the_pictures(page, server, pictures):
     page.page.fill("#chat-input textarea", RING)
     page.page.get_by_role("button", name="Count tokens").click()
     page.page.wait_for_function("() => document.querySelector('.token-display')?.innerText.includes('tokens')")
-    page.settle(1500)
+    page.settle()
     counted = page.page.inner_text(".token-display")
     with page.reply():
         page.page.click("#Generate")
@@ -103,7 +103,6 @@ def test_impersonate_sees_the_pictures(page, server, oracle, pictures):
     page.send(TOP_LEFT, pictures[0])
     with page.reply():
         page.menu("Impersonate")
-    page.settle(1000)
     seen = server.prompts[-1]
     written = page.page.input_value("#chat-input textarea")
     assert page.toasts() == [] and seen["has_embeds"] and begins(written, oracle.of_ids(seen["ids"], pictures[:1]))
@@ -115,20 +114,17 @@ def test_the_notebook_sees_the_pictures_of_the_chat(page, server, oracle, pictur
     page.send(TOP_LEFT, pictures[1])
     count = len(server.prompts)
     page.menu("Send to Notebook")
-    page.settle(2000)
-    page.tab("Notebook")
     box = page.page.locator("#textbox-notebook textarea")
+    page.wait_until(lambda: TOP_LEFT in box.input_value())
+    page.tab("Notebook")
     text = box.input_value()
     assert keys(text) == [key(path) for path in pictures[:2]]
     asked = text.index(TOP_LEFT, text.rindex(keys(text)[1])) + len(TOP_LEFT)
     box.fill(text[:asked] + "\n\n### Response:")
-    page.settle(1500)
+    page.settle()
     page.page.locator("button:visible", has_text=re.compile(r"^\s*Generate\s*$")).first.dispatch_event("click")
-    for _ in range(200):
-        if len(server.prompts) > count and server.log.count("Output generated") >= len(server.prompts):
-            break
-        page.settle(500)
-    page.settle(1500)
+    page.wait_until(lambda: len(server.prompts) > count and server.log.count("Output generated") >= len(server.prompts))
+    page.settle()
     seen = server.prompts[-1]
     assert keys(seen["prompt"]) == [key(path) for path in pictures[:2]] and seen["has_embeds"]
     reply = box.input_value().rpartition("### Response:")[2]
@@ -149,17 +145,15 @@ def test_the_camera_hands_its_picture_to_the_message(server, playwright, oracle,
         page = Page(chrome, server.url)
         page.new_chat()
         page.page.locator("#multimodal_vcla_webcam .label-wrap").click()
-        page.settle(2000)
         box = page.page.locator("#multimodal_vcla_camera")
         box.get_by_text("Click to Access Webcam").click()
-        box.get_by_label("capture photo").wait_for()
-        page.settle(2000)
+        page.page.wait_for_function("document.querySelector('#multimodal_vcla_camera video')?.videoWidth > 0")
         box.get_by_label("capture photo").click()
         box.locator("img").wait_for()
-        page.settle(1000)
+        page.settle()
         page.page.click("#multimodal_vcla_take")
         page.page.wait_for_selector("#chat-input .thumbnail-item")
-        assert not box.locator("img").count(), "the camera is free again"
+        page.wait_until(lambda: not box.locator("img").count())  # the camera is free again
         reply = page.send(TOP_LEFT)
         assert page.page.locator("#chat-input .thumbnail-item").count() == 0
         saved = json.loads(max((server.user_data / "logs").rglob("*.json"), key=lambda path: path.stat().st_mtime).read_text())

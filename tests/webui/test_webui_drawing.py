@@ -40,20 +40,17 @@ def test_a_reply_is_drawn_below_its_question_though_frames_are_held_back(chrome,
 
 
 def test_the_panel_follows_a_model_that_is_unloaded_and_loaded(page, server, oracle, pictures):
-    def says(text: str) -> None:
-        page.page.wait_for_function("text => document.querySelector('#multimodal_vcla').innerText.includes(text)", arg=text)
-
     oracle.check(page.send(TOP_LEFT, pictures[0]), (TOP_LEFT, pictures[:1]))
-    says("In context: 1 picture")
+    page.panel_says("In context: 1 picture")
     page.tab("Model")
     page.page.get_by_role("button", name="Unload", exact=True).first.click()
     page.tab("Chat")
-    says("No model is loaded.")
+    page.panel_says("No model is loaded.")
     page.tab("Model")
     page.page.get_by_role("button", name="Load", exact=True).first.click()
     page.tab("Chat")
-    says("the vision model is loaded with the first picture")
+    page.panel_says("the vision model is loaded with the first picture")
     oracle.check(
         page.send(TOP_LEFT, pictures[1]), (TOP_LEFT, pictures[:1]), page.messages()[1]["raw"], (TOP_LEFT, pictures[1:2])
     )
-    says("In context: 2 pictures")
+    page.panel_says("In context: 2 pictures")

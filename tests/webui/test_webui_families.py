@@ -12,33 +12,49 @@ from pipelines import load_model
 from pipelines.base import ImagePart
 from pipelines.generation import ChatModel, message
 from pipelines.images import load_image
-from training.merge import convert
+from training.__main__ import main as training
 
 from .conftest import ROOT, data_uri, same
 from .driver import Page, Server
 
 GOLDEN = ROOT / "tests" / "golden"
 LLAVA, MINIGPT4, OWL, FLAMINGO = (GOLDEN / name for name in ("llava", "minigpt4", "mplug_owl", "mmgpt"))
+MADE_WITH_LLAVA = ("convert", "--text_model", LLAVA / "llm_tiny")
+MADE_WITH_VICUNA = (
+    "merge",
+    "--text_model",
+    MINIGPT4 / "vicuna_tiny",
+    "--vision_model",
+    MINIGPT4 / "checkpoint",
+    "--lora_model",
+)
+MADE_WITH_LLAMA = (
+    "merge",
+    "--text_model",
+    FLAMINGO / "llama_tiny",
+    "--vision_model",
+    FLAMINGO / "checkpoint/clip_hf",
+    "--lora_model",
+)
 FAMILIES = {
-    "llava-v0": [
-        LLAVA / "checkpoint/mm_projector_v0.bin",
-        f"--text_model={LLAVA / 'llm_tiny'}",
-        f"--vision_model={LLAVA / 'checkpoint/clip_224'}",
-    ],
+    "llava-v0": [*MADE_WITH_LLAVA, "--vision_model", LLAVA / "checkpoint/clip_224", LLAVA / "checkpoint/mm_projector_v0.bin"],
     "llava-v1.5": [
+        *MADE_WITH_LLAVA,
+        "--vision_model",
+        LLAVA / "checkpoint/clip_336",
         LLAVA / "checkpoint/mm_projector_v1.5.bin",
-        f"--text_model={LLAVA / 'llm_tiny'}",
-        f"--vision_model={LLAVA / 'checkpoint/clip_336'}",
     ],
-    "minigpt4": [MINIGPT4 / "checkpoint/pretrained_minigpt4_7b.pth", f"--text_model={MINIGPT4 / 'vicuna_tiny'}"],
-    "mplug_owl": [OWL / "checkpoint"],
-    "open_flamingo": [
-        FLAMINGO / "checkpoint/checkpoint.pt",
-        f"--text_model={FLAMINGO / 'llama_tiny'}",
-        f"--vision_model={FLAMINGO / 'checkpoint/clip_hf'}",
+    "minigpt4": [*MADE_WITH_VICUNA, MINIGPT4 / "checkpoint/pretrained_minigpt4_7b.pth"],
+    "lrv-v1": [*MADE_WITH_VICUNA, MINIGPT4 / "checkpoint/lrv_v1_checkpoint_0.pth"],
+    "mplug_owl": ["convert", OWL / "checkpoint"],
+    "lrv-v2": ["merge", "--text_model", OWL / "checkpoint", "--lora_model", OWL / "lrv_v2/pytorch_model.bin"],
+    "open_flamingo": [*MADE_WITH_LLAMA, FLAMINGO / "checkpoint/checkpoint.pt"],
+    "multimodal-gpt": [
+        *MADE_WITH_LLAMA,
+        f"{FLAMINGO / 'checkpoint/checkpoint.pt'},{FLAMINGO / 'checkpoint/mmgpt-lora-v0-release.pt'}",
     ],
 }
-"""What was published, and how `convert` is told."""
+"""What was published, and how one folder is made of it."""
 NUM_NEW = 8
 TURNS = [("Compare them.", ["red", "blue"]), ("Is it a boat?", []), ("And this?", ["grey"])]
 
@@ -70,8 +86,9 @@ class ByItself:
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("families") / request.param
-    arguments = [*FAMILIES[request.param][:1], folder, "--layout", "webui", "--dtype", "float32", *FAMILIES[request.param][1:]]
-    assert convert.main(list(map(str, arguments))) == 0
+    command, *words = FAMILIES[request.param]
+    target = [folder, "--layout", "webui"] if command == "convert" else ["--output_dir", folder]
+    assert training([str(word) for word in (command, *words, *target, "--dtype", "float32")]) == 0
     return folder
 
 
@@ -105,7 +122,7 @@ def test_chat_in_the_browser_is_the_models_own(folder, server, chrome, noise):
         assert server.prompts[-1]["ids"] == ids
         assert same(reply, expected)
         own.hear(reply)
-    assert "In context: 3 pictures" in page.panel()
+    page.panel_says("In context: 3 pictures")
     page.page.context.close()
 
 

@@ -41,7 +41,7 @@ def test_several_users(tmp_path, model_folder, settings, oracle, pictures, chrom
         for page, picture in zip(pages, pictures, strict=False):
             oracle.check(page.send(TOP_LEFT, picture), (TOP_LEFT, [picture]))
         for page, picture in zip(pages, pictures, strict=False):
-            assert "In context: 1 picture" in page.panel() and f"1. {picture.name}" in page.panel()
+            page.panel_says("In context: 1 picture", f"1. {picture.name}")
             assert page.page.locator("#multimodal_vcla_policy input:disabled").count() == 3
             page.page.context.close()
         assert not list((server.user_data / "logs").rglob("*.json")), "nothing is saved"
@@ -63,7 +63,7 @@ def test_install_py_installs_a_plugin_that_sees(tmp_path, model_folder, settings
     with Server(tmp_path, None, settings, ("--cpu", "--model", name), prepare, is_enabled=False) as server:
         page = Page(chrome, server.url)
         oracle.check(page.send(TOP_LEFT, pictures[0]), (TOP_LEFT, pictures[:1]))
-        assert model_folder.name in page.panel()
+        page.panel_says(model_folder.name)
         page.page.context.close()
     install("uninstall", str(server.root))
     assert not list(server.root.glob("**/extensions/multimodal_vcla*"))
@@ -100,7 +100,6 @@ def test_an_adapter_can_be_put_on_and_off(tmp_path, model_folder, settings, orac
         oracle.check(page.send(TOP_LEFT, pictures[0]), *turns)
         page.tab("Model")
         page.page.get_by_text("See more options").click()
-        page.settle(1000)
         page.page.get_by_label("LoRA(s)").locator("visible=true").first.click()
         page.page.get_by_role("option", name="changed").click()
         page.page.get_by_role("button", name="Apply LoRAs").click()
@@ -171,5 +170,5 @@ def test_a_pipeline_of_the_former_extension_by_its_setting(tmp_path, model_folde
         page.send(RING, *pictures[:2])
         seen = server.prompts[-1]
         assert page.toasts() == [] and seen["has_embeds"]
-        assert "tiny-old-64 on cpu. In context: 2 pictures, 6 of" in page.panel()
+        page.panel_says("tiny-old-64 on cpu. In context: 2 pictures, 6 of")
         page.page.context.close()

@@ -157,7 +157,7 @@ def choose(page, name: str) -> None:
     page.tab("Model")
     page.page.get_by_label("Model", exact=True).locator("visible=true").first.click()
     page.page.get_by_role("option", name=name, exact=True).click()
-    page.settle(1500)
+    page.settle()
     page.page.locator("#model-tab button:visible", has_text="Load").first.click()
     page.page.get_by_text(f"Successfully loaded {name}").wait_for()
     page.tab("Chat")
@@ -175,7 +175,7 @@ def test_a_chat_in_the_browser(window, models, pictures, name):
     turns.append((TWO, pictures[1:3]))
     turns.append(page.send(TWO, *pictures[1:3]))
     assert turns[3] == oracle(*turns[:3])
-    assert f"{name} on cpu. In context: 3 pictures, {sum(oracle.costs(pictures[:3]))} of" in page.panel()
+    page.panel_says(f"{name} on cpu. In context: 3 pictures, {sum(oracle.costs(pictures[:3]))} of")
     with page.reply():
         page.footer("refresh")
     assert page.last_reply() == oracle(*turns[:3]), "regenerated"

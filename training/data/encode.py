@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
+from pipelines.chat_template import apply_chat_template
 from pipelines.images import load_image
 
 from .rows import IGNORED, Row, RowError, check_messages, content_items, is_supervised, text_of
@@ -117,7 +118,7 @@ class RowEncoder:
 
     def render(self, messages: list[dict], add_generation_prompt: bool = False) -> str:
         """The text of a conversation, with one mark per picture."""
-        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        return apply_chat_template(self.processor, messages, tokenize=False, add_generation_prompt=add_generation_prompt)
 
     def is_image(self, ids: list[int]) -> list[bool]:
         """Which ids stand for pictures."""

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from pipelines.chat_template import apply_chat_template
 from pipelines.checkpoints.adapters import Adapter
 from pipelines.checkpoints.merging import Merging
 from pipelines.registry import load_model
@@ -89,7 +90,7 @@ def _compare(folder: Path, found: dict[str, torch.Tensor], expected: dict[str, t
 
 def _inputs(processor: Any, image: Image.Image | None) -> dict[str, torch.Tensor]:
     content = [{"type": "image"}] * (image is not None) + [{"type": "text", "text": QUESTION}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    text = apply_chat_template(processor, [{"role": "user", "content": content}], add_generation_prompt=True)
     return dict(processor(images=None if image is None else [image.convert("RGB")], text=text, return_tensors="pt"))
 
 
