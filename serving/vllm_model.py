@@ -38,7 +38,7 @@ class PicturesForCausalLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsP
     hf_to_vllm_mapper = WeightsMapper(
         orig_to_new_regex={  # one after the other; in the end every name is the language model's own, under its place here
             re.compile(rf"^(model\.)?({VISION_PARTS})\."): None,
-            re.compile(r"^text_model\."): "",
+            re.compile(r"^(text_model|language_model)\."): "",
             re.compile(r"^model\.(text_model|language_model)\."): "model.",
             re.compile(r"^"): "language_model.",
         }

@@ -12,12 +12,16 @@ from vllm import ModelRegistry
 from vllm.renderers.registry import RENDERER_REGISTRY
 from vllm.transformers_utils import config as vllm_config
 
+from pipelines.json_files import read_json
 from pipelines.registry import find_family, is_whole, load_prompt_side
 
 logger = logging.getLogger(__name__)
 
 ARCHITECTURE = "PicturesForCausalLM"
 """What vLLM knows the models as, whatever their family."""
+
+
+FIXED_SIZE = ("clip_vision_model", "siglip_vision_model")
 
 
 def register() -> None:
@@ -51,6 +55,12 @@ def renderer(config, tokenizer):
 
 
 def _is_ours(model) -> bool:
-    """Whether a folder is to be read by us: not those that vLLM, or the engine's language model alone, is right for."""
+    """Whether a folder is to be read by us: of one of our families, and not of those that vLLM itself has a class for.
+
+    A LLaVA with a vision encoder of one picture size is ours in every layout, so that its prompts are; with another one (Pixtral) it is not.
+    """
     folder = Path(model)
-    return folder.is_dir() and find_family(folder) not in (None, "native") and not is_whole(folder)
+    if not folder.is_dir() or find_family(folder) in (None, "native"):
+        return False
+    vision = read_json(folder / "config.json").get("vision_config") or {}
+    return not is_whole(folder) or vision.get("model_type") in FIXED_SIZE

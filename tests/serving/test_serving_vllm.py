@@ -66,7 +66,9 @@ def adapter(tmp_path_factory) -> Path:
     """A LoRA on the language model, strong enough to be heard."""
     model, _ = load_model(DEMO, dtype=torch.float32)
     torch.manual_seed(0)
-    tuned = get_peft_model(model, LoraConfig(r=4, target_modules=r".*text_model.*\.(q_proj|v_proj)", init_lora_weights=False))
+    tuned = get_peft_model(
+        model, LoraConfig(r=4, lora_alpha=24, target_modules=r".*text_model.*\.(q_proj|v_proj)", init_lora_weights=False)
+    )
     folder = tmp_path_factory.mktemp("adapter")
     tuned.save_pretrained(folder)
     return folder
