@@ -4,6 +4,7 @@ Every tab has a `Session` of its own and all share one `SharedModel`. torch and 
 this file leaves that to the thread that loads the model.
 """
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,14 +32,16 @@ class Picture:
     Attributes:
         part: what the model is given.
         preview: a file with the same picture for the browser: upright, one frame, at most `MAX_PREVIEW_PX` on a side.
+        original: a file from which the same picture can be opened again.
     """
 
     part: ImagePart
     preview: Path
+    original: Path
 
     @classmethod
     def open(cls, file: Path, folder: Path) -> "Picture":
-        """Read an untrusted file and write its preview into `folder`.
+        """Read an untrusted file and write its preview into `folder`, with a copy where the preview is not the whole picture.
 
         Raises:
             ImageError: it is no picture, or too large.
@@ -53,7 +56,14 @@ class Picture:
             unfinished = preview.with_name(f"{threading.get_ident()}-{preview.name}")
             image.save(unfinished)
             unfinished.replace(preview)
-        return cls(part, preview)
+        original = preview
+        if not is_small or max(part.size) > MAX_PREVIEW_PX:
+            original = folder / f"{part.key}.original"
+            if not original.exists():
+                unfinished = original.with_name(f"{threading.get_ident()}-{original.name}")
+                shutil.copyfile(file, unfinished)
+                unfinished.replace(original)
+        return cls(part, preview, original)
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ class Session:
         language: of the page.
         is_answering, wants_stop: an answer is being written; it shall end.
         cleared: the chat that was cleared, until a new one begins.
+        chat_id: the browser's name for the chat; empty where no page has begun, as in a server that was restarted under it.
     """
 
     turns: list[Turn] = field(default_factory=list)
@@ -113,6 +124,12 @@ class Session:
     is_answering: bool = False
     wants_stop: bool = False
     cleared: list[Turn] = field(default_factory=list)
+    chat_id: str = ""
+
+    def open(self, chat_id: str, turns: list[Turn]) -> None:
+        """Another chat; an answer that is being written ends."""
+        self.wants_stop = True
+        self.chat_id, self.turns, self.cleared = chat_id, turns, []
 
     def clear(self) -> None:
         """An empty chat; the old one is kept until a new one begins."""
@@ -178,24 +195,42 @@ def answer(chat: "ChatModel", session: Session, config: "GenerationConfig") -> I
         Whatever the generation raised.
     """
     turn = session.turns[-1]
-    turns = [earlier for earlier in session.turns[:-1] if earlier.answer and not earlier.error] + [turn]
-    numbered = [(number, picture.part) for number, picture, owner in session.numbered() if any(owner is t for t in turns)]
-    prepared = chat.prepare(_messages(turns), [part for _, part in numbered], config.max_new_tokens or 0)
-    numbers = [number for number, _ in numbered]
-
-    def seen(answer_ids: list[int]) -> Seen:
-        num_left_out = prepared.num_dropped_images  # of a server it is known once it has answered
-        cost = sum(span.length for span in prepared.image_spans)
-        return Seen(prepared, numbers[num_left_out:], numbers[:num_left_out], list(answer_ids), cost, chat.max_tokens)
-
-    turn.seen = seen([])
+    prepared, numbers = _context(chat, session, turn, config.max_new_tokens or 0)
+    turn.seen = _seen(chat, prepared, numbers, [])
     yield turn
     for new_ids in chat.stream_ids(prepared, config):
         turn.answer = chat.decode(new_ids)
-        turn.seen = seen(new_ids)
+        turn.seen = _seen(chat, prepared, numbers, new_ids)
         yield turn
         if session.wants_stop:
             return
+
+
+def recall(chat: "ChatModel", session: Session, turn: Turn) -> None:
+    """Find again what stood in the context of an answer that was kept elsewhere.
+
+    Raises:
+        ValueError: it does not fit the context of this model.
+    """
+    if chat.pipeline is None:  # it runs elsewhere
+        return
+    ids = chat.tokenizer(turn.answer, add_special_tokens=False)["input_ids"]
+    turn.seen = _seen(chat, *_context(chat, session, turn, len(ids)), ids)
+
+
+def _context(chat: "ChatModel", session: Session, turn: Turn, max_new_tokens: int) -> tuple["PreparedConversation", list[int]]:
+    """The prompt of a turn, and the numbers of the pictures that were to stand in it."""
+    index = next(index for index, each in enumerate(session.turns) if each is turn)
+    turns = [earlier for earlier in session.turns[:index] if earlier.answer and not earlier.error] + [turn]
+    numbered = [(number, picture.part) for number, picture, owner in session.numbered() if any(owner is t for t in turns)]
+    prepared = chat.prepare(_messages(turns), [part for _, part in numbered], max_new_tokens)
+    return prepared, [number for number, _ in numbered]
+
+
+def _seen(chat: "ChatModel", prepared: "PreparedConversation", numbers: list[int], answer_ids: list[int]) -> Seen:
+    num_left_out = prepared.num_dropped_images  # of a server it is known once it has answered
+    cost = sum(span.length for span in prepared.image_spans)
+    return Seen(prepared, numbers[num_left_out:], numbers[:num_left_out], list(answer_ids), cost, chat.max_tokens)
 
 
 def _messages(turns: list[Turn]) -> list[dict[str, Any]]:

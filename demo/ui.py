@@ -21,7 +21,8 @@ from pipelines.images import MAX_BYTES, ImageError
 from .card import Card
 from .cli import one_line
 from .guard import Guard
-from .session import Picture, Session, SharedModel, Turn, answer
+from .kept import revive, snapshot
+from .session import Picture, Session, SharedModel, Turn, answer, recall
 from .texts import EXAMPLES, LANGUAGES, TEXTS, browser_language, context_line
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ LATEX = [
     {"left": "$", "right": "$", "display": False},
 ]
 MAX_CHARACTERS = 100_000  # of a question
+KEPT = Path(__file__).with_name("kept.js")
 CSS, MAPS_CSS = (Path(__file__).with_name(name) for name in ("page.css", "maps.css"))
 SCRIPT = Path(__file__).with_name("page.js")
 FIGURE = '<figure><img src="{source}" alt="{caption}" tabindex="0"><figcaption>{caption}</figcaption></figure>'
@@ -91,6 +93,7 @@ class ChatPage:
             session = gr.State(Session())
             with gr.Row(equal_height=True):
                 gr.Markdown(f"### {TITLE}", elem_id="title")
+                chats = gr.HTML(self._chats("en"), elem_id="chats")
                 choices = [(name, language) for language, name in LANGUAGES.items()]
                 language = gr.Radio(choices, value="en", show_label=False, container=False, elem_id="language")
             knows = gr.HTML(self._knows("en"), elem_id="knows", visible=bool(self.card.knows.get("en")))
@@ -146,14 +149,28 @@ class ChatPage:
                         clear = self._put(gr.Button(size="sm", min_width=80, elem_id="clear"), value="clear")
                         undo = self._put(gr.Button(size="sm", min_width=80, elem_id="undo", visible=False), value="undo")
                     saved = gr.DownloadButton(elem_id="download")
+            # What the browser's scripts and the server hand each other.
+            kept, files = gr.JSON(visible="hidden"), gr.File(file_count="multiple", visible="hidden")
+            opener = gr.Button(visible="hidden", elem_id="open")
 
             worded = [component for component, _ in self.worded]
-            blocks.load(self.start, session, [session, language, context, knows, *worded]).then(
+            look = {"fn": self.look, "inputs": [session, is_looking], "outputs": [looks, note, context]}
+            opened = [chat, context, looks, note, undo]
+            blocks.load(
+                self.start,
+                [kept, files, session],
+                [session, language, box, *opened, chats, knows, *worded],
+                js=KEPT.read_text(encoding="utf-8"),
+            ).then(None, js="() => window.kept.begin()").then(
                 self.wait_for_model, session, [context, is_looking, *settings], concurrency_limit=None
-            )
-            language.input(self.relabel, [language, session], [chat, context, knows, *worded], queue=False).then(
-                self.look, [session, is_looking], [looks, note], show_progress="hidden", **queue
-            )
+            ).then(**look, show_progress="hidden", **queue)
+            opener.click(self.open, [kept, files, session], opened, js="() => window.kept.open()", queue=False).then(
+                None, js="() => window.kept.begin()"
+            ).then(**look, show_progress="hidden", **queue)
+            kept.change(None, kept, js="(chat) => window.kept.save(chat)")
+            language.input(self.relabel, [language, session], [chat, context, chats, knows, *worded], queue=False).then(
+                None, language, js="(language) => window.kept.speak(language)"
+            ).then(**look, show_progress="hidden", **queue)
             asked = [
                 box.submit(self.ask, [box, session], [chat, box], **AT_ONCE),
                 chat.example_select(self.ask_example, session, [chat, box], **AT_ONCE),
@@ -162,17 +179,18 @@ class ChatPage:
                 chat.edit(self.ask_edited, session, [chat, box], **AT_ONCE),
             ]
             for event in asked:
+                event.then(self._snapshot, session, kept, **AT_ONCE)
                 event.then(self.write, [session, *settings], [chat, context, box, undo], show_progress_on=chat, **queue).then(
-                    self.settle, session, box, **AT_ONCE
-                ).then(self.look, [session, is_looking], [looks, note], show_progress="hidden", **queue)
+                    self.settle, session, [box, kept], **AT_ONCE
+                ).then(**look, show_progress="hidden", **queue)
             box.stop(self.stop, session, queue=False)
             # The end of an answer may be on its way to the browser, and be drawn over the empty chat.
             gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note, undo], queue=False).then(
                 self._messages, session, chat, **AT_ONCE
-            )
-            undo.click(self.undo, session, [chat, context, undo], queue=False)
-            chat.select(self.look_at, [session, is_looking], [looks, note], show_progress="hidden", **queue)
-            is_looking.input(self.look, [session, is_looking], [looks, note], **queue)
+            ).then(self._snapshot, session, kept, **AT_ONCE)
+            undo.click(self.undo, session, [chat, context, undo], queue=False).then(self._snapshot, session, kept, **AT_ONCE)
+            chat.select(self.look_at, [session, is_looking], look["outputs"], show_progress="hidden", **queue)
+            is_looking.input(**look, **queue)
             camera.input(self.attach, [camera, box], [camera, box], queue=False)
             save.click(self.save, [session, is_looking], saved, **queue).then(
                 None, js="() => document.querySelector('#download').click()"
@@ -215,10 +233,31 @@ class ChatPage:
 
     # --- a tab and its words
 
-    def start(self, session: Session, request: gr.Request):
-        session.language = browser_language(request.headers.get("accept-language", ""))
-        loading = TEXTS[session.language]["loading"].format(model=html.escape(self.shared.name))
-        return [session, session.language, loading, self._knows(session.language), *self._words(session.language)]
+    def start(self, kept: dict[str, Any] | None, files: list[str] | None, session: Session, request: gr.Request):
+        """A tab begins, or begins again, with the chat that its browser kept."""
+        kept = kept or {}
+        language = kept.get("language")
+        session.language = language if language in LANGUAGES else browser_language(request.headers.get("accept-language", ""))
+        chat, context, *rest = self.open(kept, files, session)
+        if not self.shared.is_loaded:
+            context = TEXTS[session.language]["loading"].format(model=html.escape(self.shared.name))
+        box = {"text": str(kept["draft"]), "files": []} if kept.get("draft") else gr.skip()
+        return [
+            *[session, session.language, box, chat, context, *rest, self._chats(session.language)],
+            *[self._knows(session.language), *self._words(session.language)],
+        ]
+
+    def open(self, kept: dict[str, Any] | None, files: list[str] | None, session: Session):
+        """The chat that the browser hands over takes the place of the one in the tab."""
+        kept, texts = kept or {}, TEXTS[session.language]
+        turns, num_lost = revive(kept, files or [], self._open, texts["interrupted"])
+        if num_lost:
+            gr.Warning(texts["lost pictures"].format(number=num_lost))
+        session.open(str(kept.get("id") or secrets.token_urlsafe(16)), turns)
+        return self._messages(session), self._context(session), _hidden(), _hidden(), _hidden()
+
+    def _snapshot(self, session: Session) -> dict[str, Any]:
+        return snapshot(session, _address)
 
     def wait_for_model(self, session: Session):
         """Says that the model is there, with its settings, or why it is not."""
@@ -234,7 +273,10 @@ class ChatPage:
 
     def relabel(self, language: str, session: Session):
         session.language = language
-        return [self._messages(session), self._context(session), self._knows(language), *self._words(language)]
+        return [
+            *[self._messages(session), self._context(session), self._chats(language)],
+            *[self._knows(language), *self._words(language)],
+        ]
 
     def _words(self, language: str) -> list[dict[str, Any]]:
         texts = TEXTS[language]
@@ -308,9 +350,11 @@ class ChatPage:
         return bool(session.turns) and self._may_ask(session)
 
     def _may_ask(self, session: Session) -> bool:
-        if session.is_answering:
+        if not session.chat_id:  # the server was restarted under the page, which will soon find out
+            gr.Warning(TEXTS[session.language]["back"])
+        elif session.is_answering:
             gr.Warning(TEXTS[session.language]["busy"])
-        return not session.is_answering
+        return bool(session.chat_id) and not session.is_answering
 
     def _is_too_long(self, session: Session, question: str) -> bool:
         if len(question) > MAX_CHARACTERS:
@@ -343,9 +387,9 @@ class ChatPage:
         yield self._messages(session), self._context(session), gr.update(**IDLE), _hidden()
 
     def settle(self, session: Session):
-        """Free the box where the request that should have written the answer was itself refused."""
+        """Free the box where the request that should have written the answer was itself refused; the chat, for the browser."""
         is_refused = bool(session.turns) and not session.turns[-1].is_done and not session.is_answering
-        return gr.update(**IDLE) if is_refused else gr.skip()
+        return gr.update(**IDLE) if is_refused else gr.skip(), self._snapshot(session)
 
     def _answer(self, session: Session, turn: Turn, settings: tuple[float, ...]) -> Iterator[Turn]:
         """Answer; whatever goes wrong is written into the turn."""
@@ -397,27 +441,32 @@ class ChatPage:
         return self._look(session, turn, is_looking)
 
     def _look(self, session: Session, turn: Turn | None, is_looking: bool):
-        if not is_looking or turn is None or turn.seen is None or session.is_answering:
-            return _hidden(), _hidden()
+        maps, note = "", ""
+        if turn is not None and not session.is_answering:
+            texts = TEXTS[session.language]
+            try:
+                maps, note = self._looks(session, turn, is_looking, texts)
+            except Exception as error:
+                logger.exception("What it looks at cannot be shown.")
+                note = texts["looks failed"].format(error=html.escape(one_line(error)))
+        return gr.update(value=maps, visible=bool(maps)), gr.update(value=note, visible=bool(note)), self._context(session)
+
+    def _looks(self, session: Session, turn: Turn, is_looking: bool, texts: dict[str, str]) -> tuple[str, str]:
+        """The maps and what is said of them."""
+        self._find_looks(session, turn, is_looking)
+        if not is_looking or turn.seen is None or not any(each is turn for each in session.turns):  # cleared meanwhile
+            return "", ""
+        if turn.looks is None:
+            return "", texts["looks unknown"]
         from .maps import turn_maps
 
-        texts = TEXTS[session.language]
-        try:
-            self._find_looks(turn)
-        except Exception as error:
-            logger.exception("What it looks at cannot be shown.")
-            message = texts["looks failed"].format(error=html.escape(one_line(error)))
-            return _hidden(), gr.update(value=message, visible=True)
-        if not any(each is turn for each in session.turns):  # the chat was cleared meanwhile
-            return _hidden(), _hidden()
-        if turn.looks is None:
-            return _hidden(), gr.update(value=texts["looks unknown"], visible=True)
         maps = turn_maps(turn, texts)
-        note = texts["looks info" if maps else "no looks"]
-        return gr.update(value=maps, visible=bool(maps)), gr.update(value=note, visible=True)
+        return maps, texts["looks info" if maps else "no looks"]
 
-    def _find_looks(self, turn: Turn) -> None:
-        if turn.looks is None and turn.seen is not None:
+    def _find_looks(self, session: Session, turn: Turn, is_looking: bool = True) -> None:
+        if turn.seen is None and turn.answer:  # the browser kept it
+            recall(self.shared.get(), session, turn)
+        if is_looking and turn.looks is None and turn.seen is not None:
             from .attention import looks
 
             turn.looks = looks(self.shared.get(), turn.seen)
@@ -439,7 +488,7 @@ class ChatPage:
             return None
         for turn in session.turns if is_looking and not session.is_answering else []:
             try:
-                self._find_looks(turn)
+                self._find_looks(session, turn)
             except Exception:
                 logger.exception("What it looks at cannot be saved.")
                 gr.Warning(TEXTS[session.language]["looks failed"].format(error=html.escape(turn.question[:80])))
@@ -456,9 +505,7 @@ class ChatPage:
         caption = TEXTS[session.language]["picture"]
         for turn in session.turns:
             figures = [
-                FIGURE.format(
-                    source=f"gradio_api/file={quote(picture.preview.as_posix())}", caption=caption.format(numbers[id(picture)])
-                )
+                FIGURE.format(source=_address(picture.preview), caption=caption.format(numbers[id(picture)]))
                 for picture in turn.pictures
             ]
             shown = [gr.HTML(_side_by_side(figures))] if figures else []
@@ -475,6 +522,13 @@ class ChatPage:
         asked = {turn.question for turn in session.turns}
         return [question for question in self.card.questions.get(session.language, ()) if question not in asked]
 
+    def _chats(self, language: str) -> str:
+        """A choice that kept.js fills, and the words that it says."""
+        texts = TEXTS[language]
+        words = {word: texts[word] for word in ("away", "back", "unkept")} | {"fresh": texts["new chat"], "language": language}
+        data = " ".join(f'data-{name}="{html.escape(text)}"' for name, text in words.items())
+        return f'<select aria-label="{html.escape(texts["chats"])}" {data}></select>'
+
     def _knows(self, language: str) -> str:
         return html.escape(self.card.knows.get(language, ""))
 
@@ -489,6 +543,10 @@ class ChatPage:
         if session.seen is not None:
             return html.escape(context_line(session.language, self.shared.name, session.seen))
         return html.escape(TEXTS[session.language]["ready"].format(model=self.shared.name))
+
+
+def _address(file: Path) -> str:
+    return f"gradio_api/file={quote(file.as_posix())}"
 
 
 def _side_by_side(figures: list[str]) -> str:
