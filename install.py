@@ -6,7 +6,7 @@
 and it puts the plugin into a text-generation-webui, and takes it out again:
 
     python install.py webui DIR             install the plugin there, or bring it up to date
-    python install.py uninstall DIR         take back exactly what was put in
+    python install.py uninstall DIR         remove the plugin again; what you changed stays
     python install.py doctor [FOLDER ...]   web UIs and model folders: what is there, what is missing, what to do next
 
 Every step may be repeated and interrupted. How it is done: `installer/`. This file only says, in words that any Python can

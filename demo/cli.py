@@ -40,9 +40,11 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
 
 def generation_config(args: argparse.Namespace, chat):
     """How to answer, from the flags: the shipped model answers by its likeliest tokens, others as their original samples."""
-    from transformers import GenerationConfig, set_seed
+    from transformers import GenerationConfig
 
     if args.seed is not None:
+        from transformers import set_seed  # takes as long to import as all the rest: it brings peft and bitsandbytes
+
         set_seed(args.seed)
     beams = {"num_beams": args.num_beams} if args.num_beams is not None else {}
     is_shipped = args.text_model is None and Path(args.model or DEFAULT_MODEL).resolve() == DEFAULT_MODEL.resolve()

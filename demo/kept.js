@@ -124,6 +124,11 @@ async () => {
       document.documentElement.lang = box.dataset.language;
     },
 
+    async drop() {
+      const [chats] = await this.stores("readwrite");
+      chats.delete(state.chat);
+    },
+
     choose(id) {
       state.chat = id || `${Date.now()}-${Math.random()}`;
       document.querySelector("#open").click();

@@ -188,6 +188,7 @@ class ChatPage:
             gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note, undo], queue=False).then(
                 self._messages, session, chat, **AT_ONCE
             ).then(self._snapshot, session, kept, **AT_ONCE)
+            gr.on([clear.click, chat.clear], None, js="() => window.kept.drop()")  # at once, before a reload
             undo.click(self.undo, session, [chat, context, undo], queue=False).then(self._snapshot, session, kept, **AT_ONCE)
             chat.select(self.look_at, [session, is_looking], look["outputs"], show_progress="hidden", **queue)
             is_looking.input(**look, **queue)
@@ -238,9 +239,8 @@ class ChatPage:
         kept = kept or {}
         language = kept.get("language")
         session.language = language if language in LANGUAGES else browser_language(request.headers.get("accept-language", ""))
-        chat, context, *rest = self.open(kept, files, session)
-        if not self.shared.is_loaded:
-            context = TEXTS[session.language]["loading"].format(model=html.escape(self.shared.name))
+        chat, _, *rest = self.open(kept, files, session)
+        context = TEXTS[session.language]["loading"].format(model=html.escape(self.shared.name))
         box = {"text": str(kept["draft"]), "files": []} if kept.get("draft") else gr.skip()
         return [
             *[session, session.language, box, chat, context, *rest, self._chats(session.language)],
@@ -464,7 +464,7 @@ class ChatPage:
         return maps, texts["looks info" if maps else "no looks"]
 
     def _find_looks(self, session: Session, turn: Turn, is_looking: bool = True) -> None:
-        if turn.seen is None and turn.answer:  # the browser kept it
+        if turn.seen is None and turn.answer and self.shared.is_loaded:  # the browser kept it
             recall(self.shared.get(), session, turn)
         if is_looking and turn.looks is None and turn.seen is not None:
             from .attention import looks
