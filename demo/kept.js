@@ -149,7 +149,6 @@ async () => {
           if (isAway) say();
           isAway = false;
           if (now !== this.app) {
-            state.draft = document.querySelector("#box textarea")?.value ?? "";
             state.isBack = "1";
             location.reload();
           }
@@ -172,6 +171,7 @@ async () => {
     },
   };
 
+  window.addEventListener("pagehide", () => (state.draft = document.querySelector("#box textarea")?.value ?? ""));
   document.addEventListener("change", (event) => event.target === select() && kept.choose(event.target.value));
   window.kept = kept;
   return kept.open();

@@ -90,7 +90,7 @@ def test_chats_survive_a_reload_and_a_restart_of_the_server(new_page, large, mon
         with served(new_page()):
             tab.page.locator("#said", has_text="重新启动过").wait_for()
             tab.wait_until(lambda: tab.answers().count() == 2)
-            assert tab.last_answer() == more and tab.box.input_value() == "Not sent yet"
+            tab.wait_until(lambda: tab.last_answer() == more and tab.box.input_value() == "Not sent yet")
             tab.ask("And now?")
             assert [picture.part.key for picture in sessions[-1].turns[0].pictures] == keys
             tab.page.locator("#clear").click()
