@@ -58,6 +58,10 @@ def custom_generate_chat_prompt(user_input: str, state: dict, **kwargs: Any) -> 
             prepared = _marked_request(history, user_input, state) or _marked_chat(history, user_input, kwargs)
             if prepared is not None:
                 return _render_with_pictures(render, prepared, state, kwargs)
+            if settings.get("prefix_cache_text") and not webui.takes_no_embeddings():
+                webui.wake_model()
+                text = _Marked(history, user_input, None, [], [])
+                return _render_what_fits(render or webui.generate_chat_prompt, text, state, kwargs)
     return render(user_input, state, **kwargs) if render else None
 
 

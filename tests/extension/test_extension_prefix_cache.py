@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 
 import pytest
 import torch
@@ -87,3 +88,24 @@ def test_a_wrong_bound_is_an_error_the_user_sees(webui, generate, tmp_path):
     webui.script.params["prefix_cache_mb"] = "much"
     with pytest.raises(ValueError, match="prefix_cache_mb is 'much'"):
         talk(webui, tmp_path)
+
+
+def test_a_long_chat_of_text_loses_its_oldest_messages_by_blocks(webui, generate):
+    """Several prompts in a row then begin alike; without `prefix_cache_text` the web UI drops one message after the other."""
+    oldest: dict[bool, list[int]] = {}
+    for is_on in (False, True):
+        webui.script.params["prefix_cache_text"] = is_on
+        state, reused = webui.chat.new_state(truncation_length=360, max_new_tokens=60), []
+        for number in range(20):
+            last = webui.chat.one_turn(f"[{number}] word word word word", state, [])
+            with torch.no_grad():
+                webui.shared.model.generate(inputs=last.ids, max_new_tokens=1, do_sample=False)
+            assert last.ids.shape[1] <= 300 and f"[{number}]" in last.prompt
+            oldest.setdefault(is_on, []).append(next(n for n in range(20) if f"[{n}]" in last.prompt))
+            reused.append(generate.last_reuse().num_reused_tokens if is_on else 0)
+            last.history["internal"][-1][1] = last.history["visible"][-1][1] = "word word"
+            state["history"] = last.history
+    moves = {is_on: sum(later > before for before, later in itertools.pairwise(found)) for is_on, found in oldest.items()}
+    assert 2 <= moves[True] < moves[False], oldest
+    assert oldest[True] == sorted(oldest[True])
+    assert sum(count > 100 for count in reused[-9:]) >= 5, reused
