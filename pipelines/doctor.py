@@ -97,12 +97,13 @@ class Report:
         return lines + [f"  next: {command}" for command in self.next]
 
 
-def examine(folder: str | os.PathLike, device: str | None = None) -> Report:
+def examine(folder: str | os.PathLike, device: str | None = None, is_thorough: bool = True) -> Report:
     """Look at a model folder without loading it.
 
     Args:
         folder: a folder that exists.
         device: "cpu" or "cuda", whose memory counts; a GPU when there is one.
+        is_thorough: a folder that looks whole is tried, too (`pipelines.trial`).
     """
     report, path = Report(os.fspath(folder)), Path(folder)
     try:
@@ -134,6 +135,10 @@ def examine(folder: str | os.PathLike, device: str | None = None) -> Report:
             report.missing.append(" ".join(str(error).split())[:500])
     if has_torch() and report.parts:
         _look_closer(report, path, is_adapter, device)
+        if is_thorough and not (report.missing or is_adapter or is_leftover):
+            from .trial import faults
+
+            report.missing += faults(path, report.family)
     report.next = _next(report, path, is_adapter, is_leftover)
     return report
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import torch
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
     from .checkpoints.merging import Merging
     from .fixed_length import PromptSide
@@ -242,17 +242,16 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
     with _in_one_kind_of_error(folder):
         model, processor = load(folder, **kwargs)
     check_chat_template(processor, repr(str(folder)))
-    _check_generation(model, folder)
+    check_generation(getattr(model, "generation_config", None), folder)
     return model, processor
 
 
-def _check_generation(model: "PreTrainedModel", folder: Path) -> None:
+def check_generation(settings: "GenerationConfig | None", folder: Path) -> None:
     """Generation settings are not looked at when a model is loaded, but in the middle of its first answer.
 
     Raises:
         ValueError: what must be a number is none.
     """
-    settings = getattr(model, "generation_config", None)
     for name, value in settings.to_dict().items() if settings is not None else ():
         if NUMBERS.search(name) and not isinstance(value, int | float | None):
             raise ValueError(f"The generation settings of {str(folder)!r} say {name} {value!r}, which is no number.")

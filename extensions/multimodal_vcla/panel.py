@@ -241,7 +241,7 @@ def _examined(folder: str, changed_ns: int) -> tuple[list[str], list[str]]:
     from pipelines import doctor
 
     try:
-        report = doctor.examine(folder)
+        report = doctor.examine(folder, is_thorough=False)
     except Exception as error:  # odd files must not take the panel away
         return [f"{folder}: {error}"], []
     report.folder, report.memory, report.next = Path(folder).name, {}, []

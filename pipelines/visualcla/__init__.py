@@ -7,7 +7,7 @@ Importing this package registers the classes with transformers' Auto classes. Th
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from .chat import DEFAULT_GENERATION_CONFIG, chat, chat_in_stream, get_model_and_tokenizer_and_processor
-from .checkpoint import detect_layout, load_eyes, load_pretrained
+from .checkpoint import check_vision_files, detect_layout, load_eyes, load_pretrained
 from .configuration_visualcla import VisualCLAConfig, VisualResamplerConfig, load_config
 from .merging import MERGING
 from .modeling_visualcla import VisualCLAForConditionalGeneration, VisualCLAModel, VisualCLAVisionModel
@@ -50,6 +50,7 @@ __all__ = [
     "build_tokenizer",
     "chat",
     "chat_in_stream",
+    "check_vision_files",
     "detect_layout",
     "get_model_and_tokenizer_and_processor",
     "load_config",

@@ -255,6 +255,17 @@ def check_vision_model(config: VisualCLAConfig, tensors: dict[str, StoredTensor]
     check_shapes(expected, given, folder)
 
 
+def check_vision_files(folder: Path) -> None:
+    """`check_vision_model` of a folder that holds the vision model in one place.
+
+    Raises:
+        ValueError: tensors are missing, have another shape, or no place.
+    """
+    place = folder / "vision" if (folder / "vision" / "config.json").is_file() else None
+    if place is not None:
+        check_vision_model(load_config(folder), _stored(place), place)
+
+
 def check_shapes(expected: dict[str, torch.Tensor], given: dict[str, tuple[int, ...]], folder: Path) -> None:
     """Raises ValueError where the given tensors are not exactly the expected ones."""
     leftover = [name for name in given if name not in expected and not name.endswith(COMPUTED_BUFFERS)]

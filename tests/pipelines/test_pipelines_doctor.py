@@ -10,6 +10,7 @@ import pytest
 from conftest import GOLDEN
 
 from pipelines import doctor
+from training.merge import convert
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MERGED, RELEASE = GOLDEN / "merged/visualcla-tiny-merged", GOLDEN / "release/visualcla-tiny"
@@ -21,12 +22,8 @@ def enough_memory(monkeypatch):
 
 
 def webui_folder(folder: Path) -> Path:
-    """Language model at the root, eyes in vision/: made of golden files, for looking at only."""
-    shutil.copytree(GOLDEN / "base/text_model", folder)
-    shutil.copytree(MERGED / "vision_encoder", folder / "vision")
-    shutil.copy(MERGED / "config.json", folder / "vision")
-    shutil.copy(MERGED / "preprocessor_config.json", folder / "vision")
-    shutil.copy(MERGED / "tokenizer.model", folder)
+    """Language model at the root, eyes in vision/."""
+    assert convert.main([str(MERGED), str(folder), "--layout", "webui"]) == 0
     return folder
 
 
@@ -77,14 +74,15 @@ def test_language_model_without_eyes(tmp_path, enough_memory):
     ("gone", "words"),
     [
         ("vision/preprocessor_config.json", "'preprocessor_config.json' in "),
-        ("vision/pytorch_model.bin", "has a config.json but no weights"),
-        ("pytorch_model.bin", "has a config.json but no weights"),
-        ("tokenizer.model", "a tokenizer: none of"),
+        ("vision/model.safetensors", "has a config.json but no weights"),
+        ("model.safetensors", "has a config.json but no weights"),
+        ("tokenizer*", "a tokenizer: none of"),
     ],
 )
 def test_missing_files_are_named(tmp_path, enough_memory, gone, words):
     folder = webui_folder(tmp_path / "model")
-    (folder / gone).unlink()
+    for file in folder.glob(gone):
+        file.unlink()
     report = doctor.examine(folder, "cpu")
     (sentence,) = report.missing
     assert words in sentence
@@ -93,9 +91,9 @@ def test_missing_files_are_named(tmp_path, enough_memory, gone, words):
 
 def test_broken_files_are_named(tmp_path, enough_memory):
     folder = webui_folder(tmp_path / "model")
-    (folder / "vision/pytorch_model.bin").write_bytes(b"half")
+    (folder / "vision/model.safetensors").write_bytes(b"half")
     (sentence,) = doctor.examine(folder, "cpu").missing
-    assert "vision/pytorch_model.bin" in sentence and "broken" in sentence
+    assert "vision/model.safetensors" in sentence and "broken" in sentence
     (folder / "vision/config.json").write_text("{")
     assert any("is not valid JSON" in sentence for sentence in doctor.examine(folder, "cpu").missing)
 
@@ -171,8 +169,42 @@ def test_model_that_lies_in_a_web_ui_is_not_put_there_again(tmp_path, enough_mem
 def test_odd_json_is_told_in_a_sentence(tmp_path, enough_memory, file, content, words):
     folder = webui_folder(tmp_path / "model")
     if "index" in file:
-        (folder / "pytorch_model.bin").unlink()
+        (folder / "model.safetensors").unlink()
     (folder / file).write_text(content)
     report = doctor.examine(folder, "cpu")
     assert words in " ".join(report.missing) and all("\n" not in line for line in report.lines())
     assert bool(report.missing) == bool(words) or "adapter" in file or "vision" in file
+
+
+def _config(**changes):
+    return "config.json", lambda text: json.dumps(json.loads(text) | changes)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        (*_config(vocab_size=10**9), "says vocab_size 1000000000"),
+        (*_config(num_hidden_layers=None), "has a value that cannot be"),
+        (*_config(num_hidden_layers=1), "layers.1.input_layernorm.weight"),
+        (*_config(num_attention_heads=7), "has a value that cannot be"),
+        (*_config(intermediate_size=64), "of another shape"),
+        (*_config(rms_norm_eps=float("nan")), "says rms_norm_eps nan"),
+        (*_config(max_position_embeddings=0), "says max_position_embeddings 0"),
+        (
+            "vision/preprocessor_config.json",
+            lambda _: '{"size": {"height": 1000000, "width": 1000000}}',
+            "1000000 pixels a side",
+        ),
+        ("chat_template.jinja", lambda _: "{% if %}", "TemplateSyntaxError"),
+        ("chat_template.jinja", lambda _: "{{ 'a' * 10**10 }}", "takes more than 2 s or 512 MiB"),
+        ("chat_template.jinja", lambda _: "hello", "leaves out what is asked"),
+        ("tokenizer.json", lambda _: "{}", "is broken"),
+        ("generation_config.json", lambda _: '{"max_new_tokens": -5}', "max_new_tokens"),
+    ],
+)
+def test_what_would_fail_with_the_first_answer_is_told_before(file, change, said, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(ROOT / "demo" / "model", folder)
+    (folder / file).write_text(change((folder / file).read_text(encoding="utf-8")), encoding="utf-8")
+    told = doctor.examine(folder, "cpu").missing
+    assert any(said in sentence for sentence in told) and all("\n" not in sentence for sentence in told)
