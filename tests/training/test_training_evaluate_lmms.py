@@ -26,6 +26,20 @@ def lmms_eval(folder, *flags, **env):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_gavie_is_asked_by_lmms_eval_and_read_by_us(tmp_path):
+    demo_rows.write(tmp_path, 32, seed=5)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if len(row["messages"]) == 2 and len(row["images"]) == 1][:4]
+    asked = [{"image_id": row["images"][0], "question": row["messages"][0]["content"][-1]["text"]} for row in rows]
+    (tmp_path / "evaluation_set.json").write_text(json.dumps(asked))
+    tasks = ["--include_path", str(ROOT / "training/evaluate/lmms_tasks"), "--tasks", "gavie", "--batch_size", "4"]
+    lmms_eval(tmp_path, *tasks, VCLA_IMAGES=str(tmp_path))
+    flags = ["--predictions", str(tmp_path / "answers.jsonl"), "--output_dir", str(tmp_path / "out")]
+    assert main(["gavie", str(tmp_path / "evaluation_set.json"), *flags]) == 0
+    given = report.find_results([tmp_path / "out"])[0].answers
+    assert [each.answer for each in given] == [row["messages"][1]["content"][0]["text"] for row in rows]
+
+
 def test_owleval_is_asked_by_lmms_eval_and_shown_by_us(tmp_path):
     demo_rows.write(tmp_path, 64, seed=5)
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
