@@ -138,7 +138,9 @@ class ServerChat:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        request |= {"max_tokens": config.max_new_tokens, "temperature": config.temperature if config.do_sample else 0}
+        half = None if self.max_tokens is None else self.max_tokens // 2  # the rest is for the question
+        room = min((number for number in (config.max_new_tokens, half) if number is not None), default=None)
+        request |= {"max_tokens": room, "temperature": config.temperature if config.do_sample else 0}
         if config.do_sample:
             request |= {"top_p": config.top_p, "top_k": config.top_k, "seed": self.seed}
         if config.repetition_penalty != 1.0:

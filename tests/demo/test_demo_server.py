@@ -127,6 +127,14 @@ def test_field_that_a_server_refuses_is_left_out_from_then_on(picture):
     assert (requests[-1]["temperature"], requests[-1]["top_p"], requests[-1]["seed"]) == (0.5, 0.9, 3)
 
 
+def test_longest_answer_leaves_half_of_the_context_to_the_question():
+    with streaming(lambda request: ["Yes."]) as (url, requests):
+        session = Session()
+        session.ask("What?", [])
+        run(ServerChat(url), session, GenerationConfig(do_sample=False, max_new_tokens=512))
+    assert requests[0]["max_tokens"] == 50
+
+
 def test_server_that_does_not_stream_answers_at_once():
     with openai_server.served(lambda request: "All of it.") as server:
         session = Session()
