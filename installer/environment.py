@@ -50,6 +50,12 @@ def prepare(options: argparse.Namespace, extras: list) -> Path:
     return venv_python(folder)
 
 
+def is_ready(options: argparse.Namespace, extras: list) -> bool:
+    """Whether `prepare` would have nothing to do."""
+    constraints = Path(options.constraints).absolute()
+    return constraints.is_file() and is_finished(Path(options.venv).absolute(), extras, constraints, options)
+
+
 def bring_up(folder: Path, extras: list, constraints: Path, options: argparse.Namespace) -> None:
     """Make the environment, or bring a finished one up to date."""
     started = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -20,14 +21,17 @@ from .words import InstallError, UserError, last_line, say, show
 
 FOR_USERS = ["demo", "training"]
 """The extras that every command of README.md finds in `.venv` once `demo` has run."""
-SUITE_TAKES = (
-    "The whole suite takes about half an hour on two cores. Without its long tests: python install.py test -m 'not slow'"
-)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+"""What the tests of the page look for."""
+SUITE_MINUTES = {1: 60, 2: 35}
+"""Of the whole suite with a browser, by cores; more than two shorten it little, because tests run one after the other."""
 
 
 def test(options: argparse.Namespace) -> int:
     """Run the whole suite: ruff check, ruff format --check, pytest (further arguments go to pytest)."""
-    python = environment.prepare(options, [*FOR_USERS, "test"])
+    extras = [*FOR_USERS, "test"]
+    say(what_takes_time(environment.is_ready(options, extras), bool(options.rest)))
+    python = environment.prepare(options, extras)
     checks = {
         "ruff check": ["ruff", "check", "."],
         "ruff format": ["ruff", "format", "--check", "."],
@@ -36,8 +40,6 @@ def test(options: argparse.Namespace) -> int:
     failed = {}
     for title, module in checks.items():
         print(f"\n== {title}", flush=True)
-        if title == "pytest" and not options.rest:
-            say(SUITE_TAKES)
         status = run([python, "-m", *module], cwd=project.ROOT)
         if status:
             failed[title] = status
@@ -46,6 +48,24 @@ def test(options: argparse.Namespace) -> int:
     if failed:
         say("Failed: " + ", ".join(failed) + ".")
     return next(iter(failed.values()), 0)
+
+
+def what_takes_time(is_installed: bool, is_part: bool) -> str:
+    """What a run of the suite has before it on this machine, and how long that takes.
+
+    Args:
+        is_installed: the environment has all that is needed.
+        is_part: pytest is given further arguments.
+    """
+    install = "Nothing has to be installed." if is_installed else "First 2.5 GB are installed: minutes, as the network is."
+    if is_part:
+        return install
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    suite = f"Then the whole suite: about {SUITE_MINUTES[min(cores, 2)]} minutes on {cores} core{'s' * (cores > 1)}"
+    browser = (
+        "" if any(map(shutil.which, BROWSERS)) else ", less here, because the tests of the page are skipped without Chromium"
+    )
+    return f"{install} {suite}{browser}. Without its long tests: python install.py test -m 'not slow'"
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from installer import command_line, environment
+from installer import command_line, environment, verbs
 from installer.words import UserError, quote
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -264,7 +264,7 @@ def test_killed_run_is_made_anew_after_its_pip_has_ended(project):
     killed.wait()
     assert project.unfinished.exists() and not project.stamp.exists()
     again = start(project)
-    assert "waiting for it to end" in again.stdout.readline()
+    assert "are installed" in again.stdout.readline() and "waiting for it to end" in again.stdout.readline()
     project.hold.unlink()
     output, errors = again.communicate(timeout=60)
     killed.communicate()
@@ -450,9 +450,22 @@ def test_failing_check_is_the_exit_status(project, failing, status):
 
 
 @needs_sh
-def test_the_whole_suite_is_announced_with_its_time(project):
-    assert "about half an hour" in project.run("test").stdout
-    assert "about half an hour" not in project.run("test", "tests/test_a.py").stdout
+def test_the_suite_is_announced_with_what_has_to_be_done(project):
+    assert "First 2.5 GB are installed" in project.run("test").stdout.splitlines()[0]
+    again = project.run("test").stdout.splitlines()[0]
+    assert again.startswith("Nothing has to be installed. Then the whole suite: about ")
+    assert project.run("test", "tests/test_a.py").stdout.splitlines()[0] == "Nothing has to be installed."
+
+
+@pytest.mark.parametrize(
+    ("cores", "minutes"), [(1, "60 minutes on 1 core"), (2, "35 minutes on 2 cores"), (8, "35 minutes on 8 cores")]
+)
+@pytest.mark.parametrize("has_browser", [True, False])
+def test_the_time_of_the_suite_follows_the_machine(monkeypatch, cores, minutes, has_browser):
+    monkeypatch.setattr(verbs.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(verbs.shutil, "which", lambda name: name if has_browser else None)
+    told = verbs.what_takes_time(is_installed=True, is_part=False)
+    assert f"{minutes}{'.' if has_browser else ', less here'}" in told
 
 
 @needs_sh
