@@ -157,7 +157,7 @@ def test_the_strip_by_the_message_box_takes_pictures_out_and_in(page, oracle, pi
     one, two, *_ = pictures
     strip = page.page.locator("#multimodal_vcla_strip")
     says = lambda text: strip.get_by_text(text).wait_for()  # noqa: E731
-    assert not strip.is_visible(), "never in the way of a text chat"
+    strip.wait_for(state="hidden")  # never in the way of a text chat
     first = page.send(RING, one, two)
     says("2 pictures, 32 of 2,048 tokens")
     box, input_box = strip.bounding_box(), page.page.locator("#chat-input").bounding_box()
