@@ -47,6 +47,40 @@ def test_held_out_pictures_are_judged_and_answered(rows, capsys):
     assert "eval_loss" in card and "held_out: 0.25" in card and "rows.jsonl" in card
 
 
+def test_curves_open_in_tensorboard(rows):
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="TensorBoard is not installed"
+    )
+    assert train(rows, "--report_to", "tensorboard") == 0
+    found = events.EventAccumulator(str(next((rows.parent / "run").rglob("events.out*")).parent))
+    found.Reload()
+    points = [json.loads(line) for line in (rows.parent / "run/log.jsonl").read_text(encoding="utf-8").splitlines()]
+    losses = {point["step"]: point["loss"] for point in points if "loss" in point}
+    assert {event.step: pytest.approx(event.value, rel=1e-5) for event in found.Scalars("train/loss")} == losses
+    assert {"train/learning_rate", "train/tokens_per_second", "train/memory_gib"} <= set(found.Tags()["scalars"])
+
+
+def test_time_of_the_run_is_said_after_the_first_steps(rows, capsys):
+    assert train(rows, "--max_steps", "8") == 0
+    out = capsys.readouterr().out
+    assert "a step takes" in out and "2 more take about" in out and "GiB in use" in out
+
+
+def test_release_format_writes_what_the_original_opens(rows, capsys):
+    lora = ["--lora_target_modules", "vision=q_proj", "language=q_proj|v_proj", "--result", "adapter", "--release_format"]
+    assert train(rows, *lora, "llava") == 2
+    assert "release_format is 'llava'; for this model, a visualcla, is allowed: 'visualcla'" in capsys.readouterr().err
+    assert train(rows, *lora, "visualcla", "--train_parts", "image_projection_layer") == 2
+    assert "does not learn: give --train_parts connector" in capsys.readouterr().err
+    assert train(rows, *lora, "visualcla") == 0
+    run = rows.parent / "run"
+    assert main(["convert", str(run / "adapter"), str(rows.parent / "by hand"), "--layout", "release"]) == 0
+    for path in (rows.parent / "by hand").iterdir():
+        assert (run / "release" / path.name).is_file(), path
+    weights = torch.load(run / "release/adapter_model.bin", weights_only=True)
+    assert any(".lora_" in name for name in weights) and any("visual_resampler" in name for name in weights)
+
+
 def test_loss_that_is_not_finite_stops_the_run_and_says_where(rows, capsys):
     assert train(rows, "--learning_rate", "1e30") == 2
     error = capsys.readouterr().err.splitlines()[-1]

@@ -10,9 +10,13 @@ from peft import LoraModel
 from safetensors.torch import save_file
 from torch import nn
 
+from pipelines.registry import family_of, parts_of
+
 from .config import Recipe
 from .parts import ADAPTER_NAME, LORA, Group
 
+RELEASE = "release"
+"""The folder beside an adapter in the form that its family's original code opens, and that form's name."""
 PEFT_PREFIX = "base_model.model."
 
 
@@ -43,6 +47,24 @@ def check_adapter(model: nn.Module, groups: Sequence[Group]) -> list[str]:
         if module is model.get_decoder() or place == "language_model":
             raise ValueError("The language model is trained in full: an adapter holds LoRA for it. Give --result model.")
     return whole
+
+
+def check_release(model: nn.Module, family: str, groups: Sequence[Group]) -> None:
+    """
+    Raises:
+        ValueError: the model is not of this family, its original code opens no adapters, or they hold more of it than learns.
+    """
+    own = family_of(model).__name__.rpartition(".")[2]
+    forms = getattr(getattr(family_of(model), "MERGING", None), "adapter_forms", {})
+    if family != own or RELEASE not in forms:
+        able = repr(own) if RELEASE in forms else "none"
+        raise ValueError(f"release_format is {family!r}; for this model, a {own}, is allowed: {able}. Leave it out.")
+    places = {module for group in groups for module in group.modules}
+    if missing := [prefix for prefix in parts_of(model)["connector"] if prefix.removesuffix(".") not in places]:
+        raise ValueError(
+            f"release_format {family!r} holds the whole connector, but {missing[0].removesuffix('.')!r} does not learn: give "
+            "--train_parts connector."
+        )
 
 
 def save_adapter(

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipelines.prefix_cache import PrefixCache
 
 from ..data import Row
 from ..data.rows import RowError, text_of
+from .trainer import GIB, memory_in_use
 
 LOG, CURVE, ANSWERS = "log.jsonl", "loss.png", "answers.jsonl"
 
@@ -81,6 +83,39 @@ def draw_curves(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
     partial = path.with_name(f".{path.name}")
     figure.savefig(partial, dpi=120, format="png")
     partial.rename(path)
+
+
+class Pace(TrainerCallback):
+    """Says after the first steps how long the run will take, and what memory it took until then."""
+
+    MEASURED = 5
+    """Steps that are measured, after one that is not: it makes what later ones find."""
+
+    def __init__(self):
+        self.ends: list[float] = []
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if len(self.ends) > self.MEASURED:
+            return
+        self.ends.append(time.perf_counter())
+        if len(self.ends) == self.MEASURED + 1 and state.is_world_process_zero:
+            step_s = (self.ends[-1] - self.ends[0]) / self.MEASURED
+            left = state.max_steps - state.global_step
+            print(
+                f"a step takes {step_s:.2f} s: {left} more take about {duration(left * step_s)}; {memory_in_use() / GIB:.2f} GiB "
+                "in use"
+            )
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(3700), duration(90), duration(5)
+    ('1 h 2 min', '2 min', '5 s')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 class Interrupt(TrainerCallback):

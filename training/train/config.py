@@ -94,6 +94,9 @@ class Recipe:
     result: str = _option(
         "model", "'model': a whole model folder, LoRA merged; 'adapter': LoRA and the parts trained in full, in PEFT's format"
     )
+    release_format: str | None = _option(
+        None, "a family's name, such as visualcla: besides adapter/, release/ holds what the family's original code opens"
+    )
     result_dtype: str = _option("float32", "dtype of the saved weights: float32, float16 or bfloat16")
     sort_window: int = _option(16, "an endless source is sorted by length over so many batches, to pad less; 1 keeps its order")
     overwrite: bool = _option(False, "replace what an earlier run left in output_dir")
@@ -197,6 +200,8 @@ def _contradiction(recipe: Recipe, arguments: Arguments) -> str | None:
         return "logging_nan_inf_filter and remove_unused_columns must stay false, prediction_loss_only true."
     if recipe.result == "adapter" and not recipe.lora_target_modules:
         return "result is 'adapter', but there is no lora_target_modules."
+    if recipe.release_format and recipe.result != "adapter":
+        return "release_format writes an adapter: give --result adapter."
     if recipe.load_in_4bit and recipe.result != "adapter":
         return (
             "load_in_4bit trains an adapter over the quantised model: give --result adapter, and merge it into the whole one."

@@ -19,8 +19,9 @@ from ..data import open_source
 from ..data.collator import ConversationCollator, TooManyBadRows
 from ..data.packing import OnePack, PackedRows, PackingCollator
 from ..data.source import split_by_picture
-from .adapter import check_adapter, merge_lora, save_adapter
-from .callbacks import Answers, Interrupt, Log, rows_with_pictures
+from ..merge.convert_adapter import convert_adapter
+from .adapter import RELEASE, check_adapter, check_release, merge_lora, save_adapter
+from .callbacks import Answers, Interrupt, Log, Pace, rows_with_pictures
 from .card import write_card
 from .config import Arguments, Recipe, differences, parse, resolved
 from .optimizer import MuonWithAdamW
@@ -78,6 +79,8 @@ class Run:
         self.groups = choose_parameters(self.model, recipe.train_parts)
         if recipe.result == "adapter":
             check_adapter(self.model, self.groups)
+        if recipe.release_format:
+            check_release(self.model, recipe.release_format, self.groups)
         if recipe.compile_layers:
             for layer in self.model.get_decoder().layers:
                 layer.compile(dynamic=True)
@@ -193,19 +196,10 @@ class Run:
         """
         if self.is_main:
             self._claim_folder()
-        trainer = (ShardedTrainer if self.recipe.shard else PartsTrainer)(
-            groups=self.groups,
-            model=self.learner,
-            args=self.arguments,
-            train_dataset=self.rows,
-            eval_dataset=self.held_out if self.arguments.eval_strategy != "no" else None,
-            data_collator=self.collator,
-            eval_collator=self.eval_collator,
-            optimizers=(self._optimizer(), None),
-        )
+        trainer = self.make_trainer()
         interrupt, log = Interrupt(), Log(self.folder)
-        trainer.add_callback(log)
-        trainer.add_callback(interrupt)
+        for callback in (log, interrupt, Pace()):
+            trainer.add_callback(callback)
         is_asked = self.recipe.num_answers and not self.recipe.shard and self.recipe.objective == "conversation"
         if self.arguments.eval_strategy != "no" and is_asked:
             shown = rows_with_pictures(self.held_out, self.recipe.num_answers)
@@ -224,6 +218,19 @@ class Run:
         if trainer.is_world_process_zero():
             self._save(log)
         return self.result
+
+    def make_trainer(self) -> PartsTrainer:
+        """What goes through the steps."""
+        return (ShardedTrainer if self.recipe.shard else PartsTrainer)(
+            groups=self.groups,
+            model=self.learner,
+            args=self.arguments,
+            train_dataset=self.rows,
+            eval_dataset=self.held_out if self.arguments.eval_strategy != "no" else None,
+            data_collator=self.collator,
+            eval_collator=self.eval_collator,
+            optimizers=(self._optimizer(), None),
+        )
 
     def _claim_folder(self) -> None:
         """Write the configuration; what another run has left, or one that is to be made anew, goes."""
@@ -253,6 +260,8 @@ class Run:
         write_card(partial, self, log.points)
         shutil.rmtree(self.result, ignore_errors=True)
         partial.rename(self.result)
+        if self.recipe.release_format:
+            convert_adapter(self.result, self.folder / RELEASE, RELEASE, None, force=True)
 
     def _optimizer(self) -> torch.optim.Optimizer | None:
         """None: what the arguments say."""
