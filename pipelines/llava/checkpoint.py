@@ -26,7 +26,7 @@ from ..composite.processing import PLACEHOLDER
 from ..composite.tensors import check_finite, check_placed, stored_tensors, write_pickles, write_safetensors
 from ..hub import resolve_folder
 from ..json_files import read_json
-from ..tokenization import load_tokenizer
+from ..tokenization import load_tokenizer, plain_template
 from .configuration_llava import SETTINGS, VISION_ENCODERS, composed, is_original, original_values, text_config_of
 from .layouts import join_hf, projector_from_original, projector_to_original, split_hf, split_original
 from .modeling_llava import build_vision, compose
@@ -117,7 +117,7 @@ class LlavaFamily(Family):
             config.save_pretrained(folder / "vision")
             write_safetensors(out.checked(parts.vision.items(), parts.source), folder / "vision", out.max_shard_bytes)
             processor.image_processor.save_pretrained(folder / "vision")
-            processor.tokenizer.chat_template = processor.chat_template
+            processor.tokenizer.chat_template = plain_template(processor.chat_template)
             processor.tokenizer.save_pretrained(folder)
         else:
             config.save_pretrained(folder)

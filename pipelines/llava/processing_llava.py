@@ -12,7 +12,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from ..composite.processing import PLACEHOLDER, CompositeProcessor
 from ..json_files import read_json
-from ..tokenization import load_tokenizer
+from ..tokenization import load_tokenizer, plain_template
 from .configuration_llava import num_image_embeds
 
 IMAGE_TOKEN = "<image>"
@@ -58,7 +58,10 @@ class LlavaChatProcessor(CompositeProcessor):
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token
         marks = (IMAGE_START, IMAGE_END) if getattr(config, "mm_use_im_start_end", False) else ("", "")
-        template = _own_template(tokenizer_folder, tokenizer) or default_template(config)
+        default = default_template(config)
+        template = _own_template(tokenizer_folder, tokenizer) or default
+        if template == plain_template(default):  # as the web UI's layout has it
+            template = default
         return cls(
             image_processor(tokenizer_folder, config),
             tokenizer,

@@ -1,15 +1,22 @@
 """The composite folder in other people's trainers: PEFT saves and opens its adapter, merge takes it; TRL trains it."""
 
+import json
+import os
+import shutil
+import subprocess
 import warnings
 
 import pytest
 import torch
-from models import make_model
+from models import VISION, make_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPVisionConfig, CLIPVisionModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from pipelines import load_model
 from pipelines.visualcla import load_pretrained
+from training.__main__ import main
 from training.merge import command
 
 PICTURES = [Image.new("RGB", (40, 30), colour) for colour in ("red", "green", "blue", "red")]
@@ -32,6 +39,28 @@ def logits_of(model, processor):
     inputs = processor(images=PICTURES[:1], text="<img><img_token></img>\nwhat", return_tensors="pt")
     with torch.no_grad():
         return model.eval()(**inputs).logits
+
+
+@pytest.mark.skipif("TRL_PYTHON" not in os.environ, reason="TRL_PYTHON names no Python with TRL")
+def test_stock_trl_trains_a_composite_folder_without_any_code_of_this_project(tmp_path):
+    CLIPVisionModel(CLIPVisionConfig(**VISION)).save_pretrained(tmp_path / "clip")
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(tmp_path / "clip")
+    bases = ["--text_model", "tests/golden/llava/llm_tiny", "--vision_model", str(tmp_path / "clip")]
+    assert main(["new", "--family", "llava", *bases, "--output_dir", str(tmp_path / "fresh")]) == 0
+    assert main(["convert", str(tmp_path / "fresh"), str(tmp_path / "composite"), "--layout", "transformers"]) == 0
+    shutil.copyfile("tests/training/trl_alone.py", tmp_path / "trl_alone.py")
+    command = [os.environ["TRL_PYTHON"], "trl_alone.py", "composite", "out"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads((tmp_path / "out/seen.json").read_text(encoding="utf-8"))
+    assert seen["ours"] == [] and len(seen["losses"]) == 2
+    assert seen["taught"].split() == ["It", "is", "seen</s>"]
+    base, _ = load_model(tmp_path / "composite", dtype=torch.float32)
+    tuned, _ = load_model(tmp_path / "composite", lora_model=tmp_path / "out/adapter", dtype=torch.float32)
+    ids = torch.tensor([[1, 5, 6]])
+    with torch.no_grad():
+        assert (base(input_ids=ids).logits - tuned(input_ids=ids).logits).abs().max() > 1e-4
 
 
 def assert_opens_and_merges(base, adapter, expected, tmp_path):
