@@ -22,6 +22,8 @@ async () => {
   };
 
   const kept = {
+    say,
+
     async stores(mode) {
       this.base ??= await (() => {
         const opening = indexedDB.open("multimodal-vcla", 1);
@@ -122,6 +124,8 @@ async () => {
       box.replaceChildren(option("", box.dataset.fresh), ...list.map((chat) => option(chat.id, title(chat))));
       box.value = list.some((chat) => chat.id === state.chat) ? state.chat : "";
       document.documentElement.lang = box.dataset.language;
+      const question = document.querySelector("#box textarea");
+      question?.setAttribute("aria-label", question.placeholder);
     },
 
     async drop() {

@@ -41,4 +41,22 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && shown(event.target)) open(event.target);
   });
+
+  // A camera that cannot be used says why.
+  const media = navigator.mediaDevices;
+  if (media) {
+    const ask = media.getUserMedia.bind(media);
+    media.getUserMedia = async (wanted) => {
+      try {
+        return await ask(wanted);
+      } catch (error) {
+        const reasons = { NotFoundError: "absent", OverconstrainedError: "absent", NotAllowedError: "denied" };
+        window.kept.say(reasons[error.name] ?? "occupied");
+        throw error;
+      }
+    };
+  } else {
+    // Browsers have no camera for a page that comes from another machine without encryption.
+    document.addEventListener("click", (event) => event.target.closest?.("#camera button") && window.kept.say("insecure"), true);
+  }
 }

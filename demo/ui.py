@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -22,7 +22,9 @@ from .card import Card
 from .cli import one_line
 from .guard import Guard
 from .kept import revive, snapshot
-from .session import Picture, Session, SharedModel, Turn, answer, recall
+from .looking import find_looks, remember, shown
+from .messages import address, messages
+from .session import Picture, Session, SharedModel, Turn, answer
 from .texts import EXAMPLES, LANGUAGES, TEXTS, browser_language, context_line
 
 if TYPE_CHECKING:
@@ -46,11 +48,11 @@ LATEX = [
     {"left": "\\(", "right": "\\)", "display": False},
     {"left": "$", "right": "$", "display": False},
 ]
+SAID = ("away", "back", "unkept", "absent", "denied", "occupied", "insecure")  # by the browser's scripts
 MAX_CHARACTERS = 100_000  # of a question
 KEPT = Path(__file__).with_name("kept.js")
 CSS, MAPS_CSS = (Path(__file__).with_name(name) for name in ("page.css", "maps.css"))
 SCRIPT = Path(__file__).with_name("page.js")
-FIGURE = '<figure><img src="{source}" alt="{caption}" tabindex="0"><figcaption>{caption}</figcaption></figure>'
 THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"])
 AT_ONCE = {"concurrency_limit": None, "show_progress": "hidden"}  # but through the queue, or gradio would swallow the warnings
 IDLE = {"submit_btn": True, "stop_btn": False}
@@ -257,7 +259,7 @@ class ChatPage:
         return self._messages(session), self._context(session), _hidden(), _hidden(), _hidden()
 
     def _snapshot(self, session: Session) -> dict[str, Any]:
-        return snapshot(session, _address)
+        return snapshot(session, address)
 
     def wait_for_model(self, session: Session):
         """Says that the model is there, with its settings, or why it is not."""
@@ -443,33 +445,12 @@ class ChatPage:
     def _look(self, session: Session, turn: Turn | None, is_looking: bool):
         maps, note = "", ""
         if turn is not None and not session.is_answering:
-            texts = TEXTS[session.language]
             try:
-                maps, note = self._looks(session, turn, is_looking, texts)
+                maps, note = shown(self.shared, session, turn, is_looking)
             except Exception as error:
                 logger.exception("What it looks at cannot be shown.")
-                note = texts["looks failed"].format(error=html.escape(one_line(error)))
+                note = TEXTS[session.language]["looks failed"].format(error=html.escape(one_line(error)))
         return gr.update(value=maps, visible=bool(maps)), gr.update(value=note, visible=bool(note)), self._context(session)
-
-    def _looks(self, session: Session, turn: Turn, is_looking: bool, texts: dict[str, str]) -> tuple[str, str]:
-        """The maps and what is said of them."""
-        self._find_looks(session, turn, is_looking)
-        if not is_looking or turn.seen is None or not any(each is turn for each in session.turns):  # cleared meanwhile
-            return "", ""
-        if turn.looks is None:
-            return "", texts["looks unknown"]
-        from .maps import turn_maps
-
-        maps = turn_maps(turn, texts)
-        return maps, texts["looks info" if maps else "no looks"]
-
-    def _find_looks(self, session: Session, turn: Turn, is_looking: bool = True) -> None:
-        if turn.seen is None and turn.answer and self.shared.is_loaded:  # the browser kept it
-            recall(self.shared.get(), session, turn)
-        if is_looking and turn.looks is None and turn.seen is not None:
-            from .attention import looks
-
-            turn.looks = looks(self.shared.get(), turn.seen)
 
     # --- small things
 
@@ -488,7 +469,8 @@ class ChatPage:
             return None
         for turn in session.turns if is_looking and not session.is_answering else []:
             try:
-                self._find_looks(session, turn)
+                remember(self.shared, session, turn)
+                find_looks(self.shared, turn)
             except Exception:
                 logger.exception("What it looks at cannot be saved.")
                 gr.Warning(TEXTS[session.language]["looks failed"].format(error=html.escape(turn.question[:80])))
@@ -499,33 +481,12 @@ class ChatPage:
         return str(file)
 
     def _messages(self, session: Session) -> list[dict[str, Any]]:
-        """Two messages for each turn, the pictures and the question, the answer; the newest turn may have only the first."""
-        messages: list[dict[str, Any]] = []
-        numbers = {id(picture): number for number, picture, _ in session.numbered()}
-        caption = TEXTS[session.language]["picture"]
-        for turn in session.turns:
-            figures = [
-                FIGURE.format(source=_address(picture.preview), caption=caption.format(numbers[id(picture)]))
-                for picture in turn.pictures
-            ]
-            shown = [gr.HTML(_side_by_side(figures))] if figures else []
-            messages.append({"role": "user", "content": [*shown, turn.question]})
-            said = [turn.answer, f"⚠️ {turn.error}" if turn.error else ""]
-            if any(said) or turn.is_done:
-                messages.append({"role": "assistant", "content": "\n\n".join(filter(None, said)) or "…"})
-        if numbers and session.turns[-1].is_done:
-            messages[-1]["options"] = [{"value": question} for question in self._suggestions(session)]
-        return messages
-
-    def _suggestions(self, session: Session) -> list[str]:
-        """Questions of the card that were not asked yet."""
-        asked = {turn.question for turn in session.turns}
-        return [question for question in self.card.questions.get(session.language, ()) if question not in asked]
+        return messages(session, self.card, gr.HTML)
 
     def _chats(self, language: str) -> str:
         """A choice that kept.js fills, and the words that it says."""
         texts = TEXTS[language]
-        words = {word: texts[word] for word in ("away", "back", "unkept")} | {"fresh": texts["new chat"], "language": language}
+        words = {word: texts[word] for word in SAID} | {"fresh": texts["new chat"], "language": language}
         data = " ".join(f'data-{name}="{html.escape(text)}"' for name, text in words.items())
         return f'<select aria-label="{html.escape(texts["chats"])}" {data}></select>'
 
@@ -543,14 +504,6 @@ class ChatPage:
         if session.seen is not None:
             return html.escape(context_line(session.language, self.shared.name, session.seen))
         return html.escape(TEXTS[session.language]["ready"].format(model=self.shared.name))
-
-
-def _address(file: Path) -> str:
-    return f"gradio_api/file={quote(file.as_posix())}"
-
-
-def _side_by_side(figures: list[str]) -> str:
-    return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
 
 
 def _hidden() -> dict[str, Any]:
