@@ -17,6 +17,8 @@ READMES = ["README.md", "README_zh.md"]
 PAGES = [*READMES, *sorted(file.relative_to(ROOT).as_posix() for file in (ROOT / "docs").glob("*.md"))]
 PROGRAM = re.compile(r"^(?:\.venv/bin/)?python3? (?=-m (?:demo|training|pipelines\.doctor)|install\.py)")
 
+OPTIONAL = re.compile(r"\[(--[^\]]*)\]")
+
 
 def commands(page: str) -> list[list[str]]:
     """Those of the project in the page's shell blocks, in words."""
@@ -26,7 +28,7 @@ def commands(page: str) -> list[list[str]]:
         for block in re.findall(r"```(?:bash|sh|shell)\n(.*?)```", text, re.DOTALL)
         for line in block.replace("\\\n", " ").splitlines()
     ]
-    return [shlex.split(line, comments=True)[1:] for line in lines if PROGRAM.match(line)]
+    return [shlex.split(OPTIONAL.sub(r"\1", line), comments=True)[1:] for line in lines if PROGRAM.match(line)]
 
 
 EVERYWHERE = [pytest.param(words, id=f"{page}-{number}") for page in PAGES for number, words in enumerate(commands(page))]
