@@ -9,15 +9,24 @@ from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesCo
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from ..json_files import read_json
-from .processing import load_processor
+from .processing import TEMPLATES, load_processor
 
 REFUSED = {
-    "paligemma": "its prompts are one task about pictures that stand before everything, not a chat",
     "blip": "it writes captions and does not chat",
     "blip-2": "it continues one text about one picture and does not chat",
+    "chameleon": "its processor takes no chat template",
+    "diffusion_gemma": "it writes whole stretches by diffusion, not one token after another",
     "evolla": "it is about proteins",
+    "fuyu": "it answers about one picture, and its processor takes no chat template",
     "git": "it writes captions and does not chat",
+    "got_ocr2": "it reads one document and does not chat",
+    "idefics": "its processor takes no chat template",
     "idefics2": "its processor writes pictures that stand side by side into one another",
+    "instructblip": "it answers one question about one picture and does not chat",
+    "kosmos-2": "it describes one picture and does not chat",
+    "kosmos-2.5": "it reads one document and does not chat",
+    "mistral4": "it takes no pictures",
+    "perception_lm": "its processor takes several pictures only where all have as many parts",
     "shieldgemma2": "it judges pictures and writes no text",
     "pi0": "it steers robots and writes no text",
     "pp_formulanet": "it reads formulas and does not chat",
@@ -201,6 +210,10 @@ def missing_parts(folder: Path) -> list[str]:
     missing = [what for what, patterns in wanted.items() if not any(next(folder.glob(each), None) for each in patterns)]
     templates = any((folder / f"chat_template.{ending}").is_file() for ending in ("jinja", "json"))
     settings = [folder / f"{name}_config.json" for name in ("tokenizer", "processor")]
-    if not templates and not any("chat_template" in read_json(file) for file in settings if file.is_file()):
+    if (
+        config["model_type"] not in TEMPLATES
+        and not templates
+        and not any("chat_template" in read_json(file) for file in settings if file.is_file())
+    ):
         missing.append("a chat template, so it was not made to chat: put a chat_template.jinja beside config.json")
     return [f"{sentence} ({str(folder)!r})." for sentence in missing]

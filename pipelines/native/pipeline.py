@@ -9,7 +9,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from .loading import load_config, refusal
 from .processing import load_processor
 
 _PROBE = "\u2756"
+_PROBED = ((64, 48), (1600, 400))
+"""Sizes of a picture that is shown once, and of one that is shown in parts where a processor does so."""
 _MAX_REMEMBERED = 256
 _MAX_PROCESSED = 4
 _TILES = ("do_image_splitting", "crop_to_patches", "do_pan_and_scan")
@@ -35,6 +37,11 @@ _CAUSAL = frozenset(
     ("llava", "vipllava", "llava_next", "idefics3", "smolvlm", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
 )
 """`model_type` of models in which no position depends on a picture behind it, and which are known to go on from a cache."""
+_PREFIX = frozenset(("paligemma",))
+"""`model_type` of models in which every position of a prompt depends on all others; its BOS stands behind the pictures."""
+_ASK_FOR_TYPES = frozenset(("cosmos3_edge",))
+"""`model_type` of models that want to be told which ids stand for pictures, by a processor that says so only when asked."""
+_prompts = itertools.count()
 
 
 class NativePipeline(VisionPipeline):
@@ -58,8 +65,7 @@ class NativePipeline(VisionPipeline):
         self.keeps_prefix = config.model_type in _CAUSAL
         tokenizer = processor.tokenizer
         self._added = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-        bos = tokenizer.bos_token_id
-        self.adds_bos = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+        self._bos_id = tokenizer.bos_token_id
         self.image_mark = _image_mark(processor, name)
         self._separator_id = _separator(tokenizer, self.image_mark)
         self._separator = tokenizer.convert_ids_to_tokens(self._separator_id)
@@ -68,13 +74,14 @@ class NativePipeline(VisionPipeline):
         self._lock = threading.Lock()
         self._max_pixels: int | None = None
         self._use_tiles: bool | None = None
+        self.adds_bos = self._bos_id is not None and self.model_type not in _PREFIX and self._begins_with_bos()
         own = processor.image_processor
         self._own_tiles = {name: getattr(own, name) for name in (*_TILES, _MAX_TILES) if hasattr(own, name)}
-        ids = self._expanded([(64, 48)])[0]
-        self.placeholder_token_id = _placeholder(config, ids)
-        self._before, self._after = self._plain(ids), self._plain(ids[::-1])
-        self.image_start = tokenizer.decode(ids[: self._before])
-        self.image_end = tokenizer.decode(ids[len(ids) - self._after :])
+        whole, tiled = (self._expanded([size])[0] for size in _PROBED)
+        self.placeholder_token_id = _placeholder(config, whole)
+        self._before, self._after = self._plain(whole, tiled), self._plain(whole[::-1], tiled[::-1])
+        self.image_start = tokenizer.decode(whole[: self._before])
+        self.image_end = tokenizer.decode(whole[len(whole) - self._after :])
         self._typed = sorted(
             {
                 tokenizer.convert_ids_to_tokens(self.placeholder_token_id),
@@ -89,6 +96,8 @@ class NativePipeline(VisionPipeline):
         return f"native:{self.name}:{self._max_pixels}:{self._use_tiles}"
 
     def looks_at(self, spans: Sequence[ImageSpan], length: int) -> Sequence[tuple[int, int, str]]:
+        if self.model_type in _PREFIX:
+            return [(0, length, f"prompt {next(_prompts)}")]  # no other prompt's keys and values are this one's
         return () if self.keeps_prefix else super().looks_at(spans, length)
 
     def limit_pictures(self, max_pixels: int | None = None, use_tiles: bool | None = None) -> None:
@@ -219,7 +228,7 @@ class NativePipeline(VisionPipeline):
                         f"The ids of a picture of {span.image.size} are not the processor's. Was the prompt cut inside it?"
                     )
         for name, values in given.items():
-            if values.shape == theirs.shape and name.endswith("token_type_ids"):
+            if name.endswith("token_type_ids") and values.shape == theirs.shape:
                 full = torch.zeros(input_ids.shape, dtype=values.dtype)
                 for row, found, of_row in zip(rows, segments, values, strict=True):
                     for span, (start, end) in zip(spans[row], found, strict=True):
@@ -239,7 +248,8 @@ class NativePipeline(VisionPipeline):
                 return self._processed[key]
         images = [[Image.fromarray(found.inputs["image"].cpu().numpy()) for _, found in row] for row in rows]
         output = self._process(images)
-        output.pop("attention_mask", None)
+        for name in ("attention_mask", "labels"):
+            output.pop(name, None)
         with self._lock:
             self._processed[key] = output
             while len(self._processed) > _MAX_PROCESSED:
@@ -249,15 +259,15 @@ class NativePipeline(VisionPipeline):
     def _process(self, rows: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
         texts = [self._separator + "".join(self.image_mark + self._separator for _ in row) for row in rows]
         images = [list(row) for row in rows]  # by row: some processors spend less on each where there are several
-        output = self.processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
-        return {
-            name: value if isinstance(value, Tensor) else torch.as_tensor(np.array(value)) for name, value in output.items()
-        }
+        asked = {"return_mm_token_type_ids": True} if self.model_type in _ASK_FOR_TYPES else {}
+        output = self.processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt", **asked)
+        return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in output.items()}
 
     def _segments(self, ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Where the processor's ids of each picture begin and end, plain text at their ends included."""
+        """Where the processor's ids of each picture begin and end, plain text at their ends included, a BOS behind the last not."""
         places = [place for place, token in enumerate(ids) if token == self._separator_id]
-        return [(start + 1, end) for start, end in itertools.pairwise(places) if end - start > 1]
+        found = [(start + 1, end) for start, end in itertools.pairwise(places) if end - start > 1]
+        return [(start, end - (ids[end - 1] == self._bos_id)) for start, end in found]
 
     def _expanded(self, sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
         """What the processor writes for pictures of these sizes, each with the plain text at its ends."""
@@ -267,9 +277,19 @@ class NativePipeline(VisionPipeline):
             raise ValueError(f"The processor of {self.name} writes {len(found)} stretches of ids for {len(sizes)} pictures.")
         return found
 
-    def _plain(self, ids: Iterable[int]) -> int:
-        """How many ids stand before the first that is no plain text."""
-        return next((place for place, token in enumerate(ids) if token in self._added), 0)
+    def _begins_with_bos(self) -> bool:
+        """Whether the tokenizer, or the processor where its template writes none, begins a prompt with it."""
+        if self.processor.tokenizer("a")["input_ids"][:1] == [self._bos_id]:
+            return True
+        return (
+            self._separator_id != self._bos_id
+            and int(self._process([[Image.new("RGB", (64, 48))]])["input_ids"][0, 0]) == self._bos_id
+        )
+
+    def _plain(self, *pictures: Sequence[int]) -> int:
+        """How many ids of plain text each of these pictures begins with; 0 where they do not begin with the same."""
+        found = {tuple(itertools.takewhile(lambda token: token not in self._added, ids)) for ids in pictures}
+        return len(found.pop()) if len(found) == 1 else 0
 
 
 def _image_mark(processor: Any, name: str) -> str:
@@ -323,10 +343,16 @@ def _takes_pictures(model: Any) -> bool:
     return any("pixel" in name or "image" in name for name in names)
 
 
-def _placed(given: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """Where the model wants them, and as precise."""
+def _placed(given: dict[str, Any], model: Any) -> dict[str, Any]:
+    """Where the model wants them, and as precise; numbers and lists of them as they are."""
     device, dtype = embedding_device(model), _dtype(model)
-    return {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in given.items()}
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, dtype if value.is_floating_point() else None)
+        return [placed(each) for each in value] if isinstance(value, list) else value
+
+    return {name: placed(value) for name, value in given.items()}
 
 
 def _rope_positions(model: Any, input_ids: Tensor, types: Tensor | None, grids: Tensor | None) -> Tensor:

@@ -21,6 +21,17 @@ from transformers.utils import is_torchvision_available
 
 _constructing = threading.Lock()
 
+TEMPLATES = {
+    "paligemma": (
+        "{% for m in messages %}{% if m['content'] is not string %}{% for item in m['content'] %}{% if item['type'] == 'image' %}"
+        "{{ '<image>' }}{% endif %}{% endfor %}{% endif %}{% endfor %}{{ bos_token }}"
+        "{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+        "{% for item in m['content'] %}{% if item['type'] == 'text' %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}"
+        "{{ '\\n' }}{% endfor %}"
+    ),
+}
+"""`model_type` of models that were published without a chat template, to one that writes what their processors make of a prompt."""
+
 
 class NoVideo:
     """Stands where a processor keeps its part for videos: holds the settings, processes nothing.
@@ -100,6 +111,8 @@ def load_processor(folder: str | os.PathLike) -> ProcessorMixin:
         raise ValueError(f"The processor of {str(folder)!r} cannot be loaded: {error}") from error
     if getattr(processor, "image_processor", None) is None:
         raise ValueError(f"The processor of {str(folder)!r} takes no pictures ({type(processor).__name__}).")
+    if not (processor.chat_template or processor.tokenizer.chat_template):
+        processor.chat_template = TEMPLATES.get(_settings(folder, "config.json").get("model_type"))
     return processor
 
 

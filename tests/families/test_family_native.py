@@ -44,11 +44,14 @@ def conversation(num_images: int) -> list[dict]:
     return [first] if num_images < 2 else [first, message("assistant", "Noise."), message("user", "And these?", num_images - 1)]
 
 
-def theirs(chat, messages, images):
+def theirs(chat, messages, images, takes_texts=False, text=None, **asked):
     """The prompt and the tokens that the processor and `generate` give without anything of ours."""
-    text = chat.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    take = chat.processor if images else chat.tokenizer
-    given = take(**({"images": [images]} if images else {}), text=[text], return_tensors="pt", add_special_tokens=False)
+    text = text or chat.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    take = chat.processor if images or takes_texts else chat.tokenizer
+    asked = asked if images else {}
+    given = take(
+        **({"images": [images]} if images else {}), text=[text], return_tensors="pt", add_special_tokens=False, **asked
+    )
     tokens = chat.model.generate(**given, do_sample=False, max_new_tokens=NEW_TOKENS, pad_token_id=chat.tokenizer.pad_token_id)
     length = given["input_ids"].shape[1]
     return given["input_ids"].tolist(), chat.decode(tokens[0, length:].tolist())
@@ -144,8 +147,8 @@ def test_folders_that_lack_something_are_refused_with_the_reason(qwen, tmp_path)
     (silent / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="no chat template"):
         load_pipeline(silent)
-    with pytest.raises(ValueError, match="not a chat"):
-        load_model(changed("paligemma", model_type="paligemma"))
+    with pytest.raises(ValueError, match="takes no pictures"):
+        load_model(changed("mistral4", model_type="mistral4"))
     deeper = changed("deeper")
     config = json.loads((deeper / "config.json").read_text())
     config["text_config"]["num_hidden_layers"] = 3
