@@ -61,7 +61,7 @@ def _row(mark: str, token: str | None = None, **given: Any) -> dict[str, Any]:
         token: the mark itself if None.
         given: `image`, `video`, `processor`: settings of the processor's parts; `tokens`: special tokens with the names by which the
             tokenizer knows them, and `special` without; `ids`: token ids that the configuration calls otherwise; `parts`: given to the
-            configuration's class before sizes are shrunk; `config`: sizes of its own; `dtype` of the weights; `needs`: packages;
+            configuration's class before sizes are shrunk; `config`: sizes of its own; `dtype` of the weights; `keeps`: whose weights are its class's; `needs`: packages;
             `template`: instead of `CHAT`; `alone`: its processor takes texts alone, and puts a BOS before them; `asked` of it; `since`: a version of transformers;
             `is_task`: its processor makes a prompt of a bare text.
     """
@@ -80,6 +80,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "emu3": _row("<image>", image={"min_pixels": 1024, "max_pixels": 4096, "size": {"shortest_edge": 1024, "longest_edge": 4096}}, tokens={"boi_token": "<boi>", "eoi_token": "<eoi>", "image_wrapper_token": "<wrap>", "eof_token": "<eof>"}, config=lambda ids: {"vocabulary_map": {"<image>": ids["image"], "<|extra_200|>": 301, **{f"<|visual token {code:06d}|>": 310 + code for code in range(64)}}, "vq_config": {"codebook_size": 64, "base_channels": 32, "hidden_size": 128}}, alone=True, since="5.23"),
     "ernie4_5_vl_moe": _row("<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>", "<|IMAGE_PLACEHOLDER|>", image=QWEN_SIDES, tokens={"image_start_token": "<|IMAGE_START|>", "image_end_token": "<|IMAGE_END|>", "video_token": "<|VIDEO|>", "video_start_token": "<|VIDEO_START|>", "video_end_token": "<|VIDEO_END|>"}, config={"text_config": {"rope_parameters": MROPE, "moe_intermediate_size": [16, 16], "moe_num_experts": 4, "moe_k": 2}}, video={"draw_on_frames": False}),
     "exaone4_5": _row(*VISION, image=QWEN_SIDES),
+    "fast_vlm": _row("<image>\n", image={"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 128}, "crop_size": {"height": 128, "width": 128}}, processor={"processor_class": "LlavaProcessor", "patch_size": 32, "vision_feature_select_strategy": "full", "num_additional_image_tokens": 0}, needs=["timm"], keeps="model.vision_tower", config={"image_seq_length": 16, "vision_config": {"hidden_size": 1024, "architecture": "fastvit_mci0", "do_pooling": True, "global_pool": "avg", "model_args": {"inference_mode": True}}}),
+    "gemma3n": _row("<image_soft_token>", image={"size": {"height": 256, "width": 256}, "image_processor_type": "SiglipImageProcessor"}, tokens=GEMMA, needs=["timm"], keeps="model.vision_tower", config={"text_config": {"intermediate_size": 48, "layer_types": ["sliding_attention", "full_attention"], "laurel_rank": 8, "num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0, 0.0]}, "vision_config": {"hidden_size": 2048, "vocab_size": 8, "vocab_offset": 512}, "audio_config": {"vocab_size": 8, "vocab_offset": 520, "conf_num_attention_heads": 4, "conf_num_hidden_layers": 1}}),
     "gemma4": _row("<|image|>", image={"max_soft_tokens": 70}, tokens=GEMMA, parts={"vision_config": {}}),
     "gemma4_unified": _row("<|image|>", image={"max_soft_tokens": 70}, tokens=GEMMA, parts={"vision_config": {}}, config={"vision_config": {"mm_embed_dim": 32, "output_proj_dims": 32, "mm_posemb_size": 64}}),
     "glm5_next": _row(*GLM, image={"min_image_tokens": 1, "max_image_tokens": 64}, **GLM_TOKENS, config={"text_config": {"qk_rope_head_dim": 0, "head_dim": 0, "layer_types": ["linear_attention", "indexed_attention"], "index_head_dim": 8, "index_n_heads": 2, "index_topk": 2048, "linear_head_dim": 8, "linear_num_heads": 4}}),
@@ -172,8 +174,8 @@ def write(name: str, folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and not name.startswith(row.get("keeps", "-")):
                 parameter.normal_(0, 0.3)
     for each in ("pad", "bos", "eos"):
         setattr(model.generation_config, f"{each}_token_id", special[each])
