@@ -356,10 +356,12 @@ def _placed(given: dict[str, Any], model: Any) -> dict[str, Any]:
 
 
 def _rope_positions(model: Any, input_ids: Tensor, types: Tensor | None, grids: Tensor | None) -> Tensor:
-    """(3, B, T): positions of time, height and width; the model is told how far text behind the pictures lags."""
+    """(A, B, T): positions of time, height and width, or of as many axes as the model turns by; it is told how far text behind the
+    pictures lags."""
     if grids is None:
         model.rope_deltas = input_ids.new_zeros(len(input_ids), 1)
-        return torch.arange(input_ids.shape[1], device=input_ids.device).expand(3, len(input_ids), -1)
+        axes = (getattr(model.config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section") or (1, 1, 1)
+        return torch.arange(input_ids.shape[1], device=input_ids.device).expand(len(axes), len(input_ids), -1)
     mask = torch.ones_like(input_ids)
     positions, model.rope_deltas = model.get_rope_index(
         input_ids,

@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING
 
 from pipelines import native
 from pipelines.base import ImagePart
-from pipelines.generation import ChatModel
+from pipelines.generation import ChatModel, message
 from pipelines.native import loading
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "native.md"
@@ -54,8 +54,9 @@ def test_no_family_is_both_tried_and_refused():
 
 def each_is_theirs(chat: ChatModel, row: dict) -> None:
     """None, one and several pictures over turns: ids and answers of processor and `generate`, and no picture is overlooked."""
-    for count in (0, 1, 3):
-        messages, images = whole.conversation(count), whole.pictures()[:count]
+    longer = [*whole.conversation(0), message("assistant", "Noise."), message("user", "Why?")]
+    for messages, count in [(whole.conversation(0), 0), (longer, 0), (whole.conversation(1), 1), (whole.conversation(3), 3)]:
+        images = whole.pictures()[:count]
         text = None
         if row.get("is_task"):
             text = "\n".join(item["text"] for each in messages for item in each["content"] if item["type"] == "text")
