@@ -174,8 +174,8 @@ def write(name: str, folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and not name.startswith(row.get("keeps", "-")):
+        for where, parameter in model.named_parameters():
+            if parameter.ndim > 1 and not where.startswith(row.get("keeps", "-")):
                 parameter.normal_(0, 0.3)
     for each in ("pad", "bos", "eos"):
         setattr(model.generation_config, f"{each}_token_id", special[each])
