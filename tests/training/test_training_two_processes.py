@@ -75,6 +75,7 @@ def test_two_processes_give_the_losses_of_one(model, rows, tmp_path):
     assert {path.name for path in (tmp_path / "two/checkpoint-4").iterdir()} >= {"rng_state_0.pth", "rng_state_1.pth"}
 
 
+@pytest.mark.slow
 def test_two_processes_with_a_divided_model_killed_and_resumed_give_the_losses_of_one(model, rows, tmp_path):
     """FSDP: the layers' parameters are sharded, four batches have no picture on one of the processes or on both."""
     lora = [
