@@ -21,10 +21,12 @@ def result(model):
     return score.score(model, num_samples=1600, num_pairs=140)
 
 
+@pytest.mark.slow
 def test_shipped_model_meets_every_bar(result):
     assert not result.missed
 
 
+@pytest.mark.slow
 def test_answers_cannot_be_guessed_without_the_picture(result):
     assert result.blank["single"].share < result.groups["single"].share - 0.4
 
