@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,13 @@ def apply_chat_template(processor: Any, messages: Sequence[dict[str, Any]], **kw
     return processor.apply_chat_template(messages, **kwargs)
 
 
-def _templates(processor: Any) -> Iterator[Any]:
+def _templates(processor: Any) -> list[Any]:
+    """The different ones of a processor and its tokenizer, which often have the same."""
+    found: list[Any] = []
     for holder in (processor, getattr(processor, "tokenizer", None)):
         given = getattr(holder, "chat_template", None) or ()
-        yield from [given] if isinstance(given, str) else given.values() if isinstance(given, dict) else ()
+        found += [given] if isinstance(given, str) else given.values() if isinstance(given, dict) else ()
+    return [template for index, template in enumerate(found) if template not in found[:index]]
 
 
 @functools.lru_cache(maxsize=64)
@@ -132,12 +135,17 @@ def serve() -> None:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = lambda value, **_: json.dumps(value)
     environment.globals |= {"raise_exception": fail, "strftime_now": lambda form: form}
+
+    @functools.lru_cache(maxsize=8)
+    def compiled(source: str) -> Any:
+        return environment.from_string(_GENERATION.sub("", source))
+
     limit(MAX_BYTES)
     for line in sys.stdin.buffer:
         source, messages = json.loads(line)
         limit_seconds(MAX_SECONDS)
         try:
-            environment.from_string(_GENERATION.sub("", source)).render(
+            compiled(source).render(
                 messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>", pad_token="", unk_token=""
             )
         except MemoryError:
