@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pipelines.base import ImagePart
 from pipelines.images import to_data_uri
+from pipelines.openai_api import ServerError, base_url, headers
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -27,10 +27,6 @@ NOT_EVERYWHERE = ("top_k", "repetition_penalty", "stream_options")
 _TOO_LONG = re.compile(
     r"context|too long|max(imum)?[ _](model|prompt|input|sequence|number)?[ _]?(len|tokens)|exceed", re.IGNORECASE
 )
-
-
-class ServerError(ValueError):
-    """A server refused, or could not be reached; one line with its own reason."""
 
 
 @dataclass
@@ -70,10 +66,7 @@ class ServerChat:
     pipeline = None
 
     def __init__(self, url: str, model: str | None = None, api_key: str = "", seed: int | None = None):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ServerError(f"{url!r} is no address of a server. Give one such as http://127.0.0.1:8000/v1")
-        self.url = url.rstrip("/") + ("/v1" if parts.path in ("", "/") else "")
+        self.url = base_url(url)
         self.api_key, self.seed = api_key, seed
         self.refused: set[str] = set()
         models = {entry["id"]: entry for entry in self._models()}
@@ -155,11 +148,10 @@ class ServerChat:
                 raise ServerError(f"{self.url} is no OpenAI-compatible server: it does not tell its models.") from error
 
     def _open(self, path: str, body: dict[str, Any] | None = None):
-        headers = {"Content-Type": "application/json"}
-        headers |= {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers(self.api_key))
         try:
-            return urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers), timeout=TIMEOUT_S)
+            return urllib.request.urlopen(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
             reason = " ".join(error.read(4000).decode(errors="replace").split())
             kind = _RefusedError if error.code in (400, 413, 422) else ServerError

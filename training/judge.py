@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from pipelines.openai_api import ServerError, base_url, headers
 
 NUM_TRIES = 5
 WAIT_S = 1.0
@@ -47,10 +48,6 @@ def add_server_flags(parser: argparse.ArgumentParser, role: str) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask before it starts")
 
 
-class ServerError(ValueError):
-    """A server refused, or could not be reached; one line with its own reason."""
-
-
 class Client:
     """One model of one server. Safe to use from several threads.
 
@@ -67,10 +64,7 @@ class Client:
     """
 
     def __init__(self, url: str, model: str | None = None, api_key: str = ""):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ServerError(f"{url!r} is no address of a server. Give one such as http://127.0.0.1:5000/v1")
-        self.url = url.rstrip("/") + ("/v1" if parts.path in ("", "/") else "")
+        self.url = base_url(url)
         self.api_key = api_key
         self.num_prompt_tokens = self.num_reply_tokens = 0
         self._lock = threading.Lock()
@@ -164,7 +158,6 @@ class Client:
         return names[0]
 
     def _fetch(self, path: str, content: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {})
         data = None if content is None else json.dumps(content).encode()
         pause, reason = WAIT_S, ""
         for number in range(NUM_TRIES):
@@ -172,7 +165,7 @@ class Client:
                 break
             pause = WAIT_S * 2**number
             try:
-                request = urllib.request.Request(self.url + path, data, headers)
+                request = urllib.request.Request(self.url + path, data, headers(self.api_key))
                 with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
                     read = json.loads(reply.read(MAX_REPLY_BYTES))
                 if not isinstance(read, dict):

@@ -155,16 +155,20 @@ def test_beams_see_the_picture_with_and_without_a_cache(whole):
     assert blind[0, inputs["input_ids"].shape[1] :].tolist() != beams[True]
 
 
-def test_a_chat_with_beams_answers_as_the_model_does(whole):
-    """As Multimodal-GPT's demo has three; several rows of a batch, with pictures and without, keep their own."""
-    model, processor = whole
-    chat, beams = ChatModel(model, processor), GenerationConfig(do_sample=False, max_new_tokens=12, num_beams=3)
+def two_one_and_no_pictures() -> list[tuple[list, list[ImagePart]]]:
     pictures = [ImagePart.of(image) for image in images()]
-    conversations = [
+    return [
         ([message("user", "Compare the first and the second picture.", 2)], pictures),
         ([message("user", "What color is the boat?", 1)], pictures[:1]),
         ([message("user", "How many windows does the house have?")], []),
     ]
+
+
+def test_a_chat_with_beams_answers_as_the_model_does(whole):
+    """As Multimodal-GPT's demo has three; several rows of a batch, with pictures and without, keep their own."""
+    model, processor = whole
+    chat, beams = ChatModel(model, processor), GenerationConfig(do_sample=False, max_new_tokens=12, num_beams=3)
+    conversations = two_one_and_no_pictures()
     alone = [chat.answer(*conversation, beams) for conversation in conversations]
     assert (
         chat.answer_batch(conversations, beams)
@@ -225,12 +229,7 @@ def test_an_adapter_that_brings_tokens_of_its_own_is_served(folders, whole, tmp_
 def test_rows_of_a_batch_with_two_one_and_no_pictures_answer_as_alone(whole):
     model, processor = whole
     chat = ChatModel(model, processor)
-    pictures = [ImagePart.of(image) for image in images()]
-    conversations = [
-        ([message("user", "Compare the first and the second picture.", 2)], pictures),
-        ([message("user", "What color is the boat?", 1)], pictures[:1]),
-        ([message("user", "How many windows does the house have?")], []),
-    ]
+    conversations = two_one_and_no_pictures()
     alone = [chat.answer(*conversation, GREEDY) for conversation in conversations]
     assert chat.answer_batch(conversations, GREEDY) == alone
     assert len(set(alone)) == 3
