@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -57,19 +59,25 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 def two(arguments: list[str], program: tuple[str, ...] = ("-m", "training"), status: int = 0) -> str:
-    """Run under torchrun, and return what was written to stderr."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *program, "train"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [*launch, *arguments, "--ddp_backend", "gloo"], capture_output=True, text=True, env=environment, timeout=300
+    """Run under torchrun, and return what was printed."""
+    return launched(
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *program, "train"], arguments, status
     )
+
+
+def launched(launcher: list[str], arguments: list[str], status: int = 0) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, *launcher, *arguments, "--ddp_backend", "gloo"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert (done.returncode == 0) == (status == 0), done.stderr[-3000:]
-    return done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(model, rows, tmp_path):
-    two(flags(model, rows, tmp_path / "two", 2))
+    """Launched by accelerate, with the configuration that comes along; on CPUs the run is told so."""
+    accelerate = ["-m", "accelerate.commands.launch", "--config_file", "training/launch/gpus.yaml", "--num_processes", "2"]
+    launched([*accelerate, "--main_process_port", "0", "-m", "training", "train"], flags(model, rows, tmp_path / "two", 2))
     assert main(["train", *flags(model, rows, tmp_path / "one", 4)]) == 0
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert {path.name for path in (tmp_path / "two/checkpoint-4").iterdir()} >= {"rng_state_0.pth", "rng_state_1.pth"}
@@ -131,6 +139,27 @@ def test_two_processes_with_a_divided_model_killed_and_resumed_give_the_losses_o
         "What is it?",
     ]
     assert ask.main(asked) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("deepspeed"), reason="DeepSpeed is not installed")
+def test_two_processes_of_deepspeed_resumed_give_the_losses_of_one(model, rows, tmp_path):
+    """ZeRO stage 1; four batches have no picture on one of the processes or on both."""
+    adam = ["--max_grad_norm", "0.5", "--optim", "adamw_torch"]
+    divided = [*flags(model, rows, tmp_path / "two", 2), *adam, "--deepspeed", "training/launch/zero1.json"]
+    divided[divided.index("--use_cpu") + 1] = "false"
+    on_cpus = ("tests/training/deepspeed_on_cpus.py",)
+    two(divided, on_cpus)
+    first = losses(tmp_path / "two")
+    for made in ("checkpoint-4", "model"):
+        shutil.rmtree(tmp_path / "two" / made)
+    assert "goes on from" in two(divided, on_cpus)
+    assert main(["train", *flags(model, rows, tmp_path / "one", 4), *adam]) == 0
+    assert losses(tmp_path / "two") == first == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    for file in ("model.safetensors", "vision/model.safetensors"):
+        first, second = (load_file(tmp_path / name / "model" / file) for name in ("one", "two"))
+        for key, tensor in first.items():
+            torch.testing.assert_close(second[key], tensor, atol=5e-4, rtol=0)  # Adam, as above
 
 
 SEEN = """

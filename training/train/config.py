@@ -14,6 +14,8 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations import is_tensorboard_available
 
+from . import launch
+
 OBJECTIVES = ("conversation", "attributes")
 PROMPTS = ("chat", "plain")
 RESULTS = ("model", "adapter")
@@ -164,7 +166,7 @@ def parse(argv: list[str]) -> tuple[Recipe, Arguments]:
         parser.error(str(error).splitlines()[0])
     if unknown:
         parser.error(f"Unknown flags {unknown}.")
-    if reason := _contradiction(recipe, arguments):
+    if reason := _contradiction(recipe, arguments) or launch.contradiction(arguments):
         parser.error(reason)
     return recipe, arguments
 
@@ -181,16 +183,14 @@ def _contradiction(recipe: Recipe, arguments: Arguments) -> str | None:
             return f"train_parts has {part!r}; a learning rate is a number above 0, as in connector=1e-3."
     if not 0 <= recipe.held_out < 1:
         return f"held_out is {recipe.held_out}; it is a share from 0 to below 1."
-    if arguments.fsdp:
-        return (
-            "fsdp is not supported, accelerate ignores it on CPUs: give --shard true, which divides the layers by fully_shard."
-        )
     if recipe.shard and arguments.world_size < 2:
         return "shard divides the model between processes, but there is one: torchrun --nproc_per_node N -m training train ..."
     if recipe.shard and (
         recipe.load_in_4bit or recipe.muon_learning_rate or arguments.fp16 or recipe.objective != "conversation"
     ):
         return "shard goes with AdamW (no muon_learning_rate), bf16 or float32, no 4 bits, and conversations."
+    if arguments.deepspeed_plugin is not None and (recipe.shard or recipe.muon_learning_rate is not None):
+        return "deepspeed divides the optimizer: it goes without shard and muon_learning_rate."
     if arguments.n_gpu > 1:
         return (
             f"{arguments.n_gpu} GPUs are there: torchrun --nproc_per_node {arguments.n_gpu} -m training train ... uses all of them, "

@@ -66,7 +66,8 @@ class PartsTrainer(Trainer):
             loss = loss * (supervised / num_items_in_batch)
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes
-        if not loss.requires_grad and torch.is_grad_enabled():
+        # DeepSpeed adds up gradients by their place among the others: none may be missing where a batch has no picture.
+        if torch.is_grad_enabled() and (self.is_deepspeed_enabled or not loss.requires_grad):
             loss = loss + sum(parameter.sum() * 0 for parameter in learning_parameters(model).values())
         if model.training:
             self._count(inputs)
