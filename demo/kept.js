@@ -45,7 +45,7 @@ async () => {
     // What the server is given: the chat, its pictures, and nothing for its session.
     async open() {
       const id = state.chat ??= `${Date.now()}-${Math.random()}`;
-      const about = { id, turns: [], language: localStorage.language ?? null, draft: state.draft ?? "" };
+      const about = { id, turns: [], language: localStorage.language ?? null, model: this.model(), draft: state.draft ?? "" };
       delete state.draft;
       const files = [];
       try {
@@ -138,6 +138,13 @@ async () => {
       document.querySelector("#open").click();
     },
 
+    model: () => state.model ?? null,
+
+    pick(model) {
+      state.model = model;
+      document.querySelector("#pick").click();
+    },
+
     speak(language) {
       localStorage.language = language;
       return this.fill();
@@ -176,7 +183,10 @@ async () => {
   };
 
   window.addEventListener("pagehide", () => (state.draft = document.querySelector("#box textarea")?.value ?? ""));
-  document.addEventListener("change", (event) => event.target === select() && kept.choose(event.target.value));
+  document.addEventListener("change", (event) => {
+    if (event.target === select()) kept.choose(event.target.value);
+    if (event.target.matches?.("#offers input")) kept.pick(event.target.value);
+  });
   window.kept = kept;
   return kept.open();
 }

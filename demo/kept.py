@@ -21,6 +21,7 @@ def snapshot(session: Session, address: Callable[[Path], str]) -> dict[str, Any]
                 "question": turn.question,
                 "answer": turn.answer,
                 "error": turn.error,
+                "model": turn.model,
                 "pictures": [{"key": picture.part.key, "url": address(picture.original)} for picture in turn.pictures],
             }
             for turn in session.turns
@@ -54,7 +55,8 @@ def revive(
                 num_lost += file is None
             except ImageError:
                 num_lost += 1
-        turn = Turn(str(each["question"]), pictures, str(each["answer"]), str(each["error"]), is_done=True)
+        said = (str(each["question"]), pictures, str(each["answer"]), str(each["error"]))
+        turn = Turn(*said, is_done=True, model=str(each.get("model") or ""))
         turn.error = turn.error or ("" if turn.answer else interrupted)
         turns.append(turn)
     return turns, num_lost

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from .attention import Look, Looks
+from .messages import plain
 from .session import Turn
 
 MAX_SIDE_PX = 512
@@ -43,12 +44,12 @@ def maps_html(looks: Looks, caption: str, heading: str, rest: str = "", name: st
         is_chosen = f"#{name}:not(:has(label:hover)):has(.w{index} :checked),#{name}:has(.w{index}:hover)"
         rules.append(f"{is_chosen}{{{_masks([mask(look.by_word[index], most[index]) for look in looks.pictures])}}}")
     words = [
-        f'<label class="w{index}"><input type="radio" name="{name}">{_plain(word)}</label>'
+        f'<label class="w{index}"><input type="radio" name="{name}">{plain(word)}</label>'
         for index, word in enumerate(looks.words)
     ]
     return (
         f'<div class="looked" id="{name}"><style>{"".join(rules)}</style><div class="pictures">{"".join(pictures)}</div>'
-        f'<fieldset class="words"><legend>{_plain(heading)}</legend>{"".join(words)}{_plain(rest)}</fieldset></div>'
+        f'<fieldset class="words"><legend>{plain(heading)}</legend>{"".join(words)}{plain(rest)}</fieldset></div>'
     )
 
 
@@ -59,11 +60,6 @@ def mask(heat: torch.Tensor, most: torch.Tensor) -> Image.Image:
         "L", (heat.shape[1], heat.shape[0]), bytes((light * 255).round().to(torch.uint8).flatten().tolist())
     )
     return Image.merge("LA", (Image.new("L", alpha.size), alpha))
-
-
-def _plain(text: str) -> str:
-    """For HTML, also for a template of which it becomes a part."""
-    return html.escape(text).replace("{", "&#123;").replace("$", "&#36;")
 
 
 def _masks(masks: list[Image.Image]) -> str:

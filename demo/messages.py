@@ -1,5 +1,6 @@
 """A chat as the messages that the page shows: pictures with their numbers, questions, answers, and what might be asked next."""
 
+import html
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def messages(session: Session, card: Card, as_html: Callable[[str], Any]) -> lis
     """
     shown: list[dict[str, Any]] = []
     numbers = {id(picture): number for number, picture, _ in session.numbered()}
+    before = next((turn.model for turn in session.turns if turn.model), "")  # a model is named where another one was before
     caption = TEXTS[session.language]["picture"]
     for turn in session.turns:
         figures = [
@@ -30,12 +32,19 @@ def messages(session: Session, card: Card, as_html: Callable[[str], Any]) -> lis
         ]
         pictures = [as_html(f'<div class="pictures">{"".join(figures)}</div>')] if figures else []
         shown.append({"role": "user", "content": [*pictures, turn.question]})
+        by = f"`{turn.model.replace('`', '')}`" if turn.model not in ("", before) else ""
+        before = turn.model or before
         said = [turn.answer, f"⚠️ {turn.error}" if turn.error else ""]
         if any(said) or turn.is_done:
-            shown.append({"role": "assistant", "content": "\n\n".join(filter(None, said)) or "…"})
+            shown.append({"role": "assistant", "content": "\n\n".join(filter(None, [by, *said])) or "…"})
     if numbers and session.turns[-1].is_done:
         shown[-1]["options"] = [{"value": question} for question in _suggestions(session, card)]
     return shown
+
+
+def plain(text: str) -> str:
+    """For HTML, also for a template of which it becomes a part."""
+    return html.escape(text).replace("{", "&#123;").replace("$", "&#36;")
 
 
 def address(file: Path) -> str:

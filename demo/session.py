@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.base import ImagePart
 from pipelines.images import load_image
 
+from .card import Card
+
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
@@ -95,7 +97,8 @@ class Seen:
 class Turn:
     """A question and its answer. A turn that failed (`error`) stays to be seen, but later turns do not know of it.
 
-    `is_done` once it was answered, in whatever way; `looks`, once somebody wanted to know what it looked at.
+    `is_done` once it was answered, in whatever way; `looks`, once somebody wanted to know what it looked at; `model`, the name of
+    the one that answered.
     """
 
     question: str
@@ -105,6 +108,7 @@ class Turn:
     seen: Seen | None = None
     looks: "Looks | None" = None
     is_done: bool = False
+    model: str = ""
 
 
 @dataclass
@@ -117,6 +121,7 @@ class Session:
         is_answering, wants_stop: an answer is being written; it shall end.
         cleared: the chat that was cleared, until a new one begins.
         chat_id: the browser's name for the chat; empty where no page has begun, as in a server that was restarted under it.
+        model: the name of the one that answers.
     """
 
     turns: list[Turn] = field(default_factory=list)
@@ -125,6 +130,13 @@ class Session:
     wants_stop: bool = False
     cleared: list[Turn] = field(default_factory=list)
     chat_id: str = ""
+    model: str = ""
+
+    def use(self, model: str) -> None:
+        """Another model answers from now on; what stood in the context of the old one is nothing to it."""
+        self.model = model
+        for turn in self.turns:
+            turn.seen = None
 
     def open(self, chat_id: str, turns: list[Turn]) -> None:
         """Another chat; an answer that is being written ends."""
@@ -161,11 +173,26 @@ class Session:
 
 
 class SharedModel:
-    """A model that is loaded once, whoever asks first, and tried again by the next one after a failure."""
+    """A model that is loaded once, whoever asks first, and tried again by the next one after a failure.
 
-    def __init__(self, load: "Callable[[], ChatModel]", name: str):
-        self.name = name
-        self._load = load
+    Args:
+        load: makes it.
+        name: for the user.
+        defaults: how it answers unless told otherwise.
+        card: what it says of itself.
+        folder: where it lies, so that the doctor can look; None where it is no folder here.
+    """
+
+    def __init__(
+        self,
+        load: "Callable[[], ChatModel]",
+        name: str,
+        defaults: "Callable[[ChatModel], GenerationConfig] | None" = None,
+        card: Card | None = None,
+        folder: Path | None = None,
+    ):
+        self.name, self.card, self.folder = name, card or Card(), folder
+        self._load, self._defaults = load, defaults
         self._model: ChatModel | None = None
         self._lock = threading.Lock()
 
@@ -179,6 +206,15 @@ class SharedModel:
             if self._model is None:
                 self._model = self._load()
             return self._model
+
+    def defaults(self) -> "GenerationConfig":
+        """How it answers; loads it, where it is not."""
+        return self._defaults(self.get())
+
+    def unload(self) -> None:
+        """Forget it, until somebody asks again."""
+        with self._lock:
+            self._model = None
 
     @property
     def is_loaded(self) -> bool:

@@ -11,6 +11,7 @@ from chat_page_driver import EXAMPLES, SHIPPED_MODEL, Tab, chromium, served
 from transformers import GenerationConfig
 
 from demo.card import read_card
+from demo.models import Models
 from demo.session import SharedModel
 from demo.ui import ChatPage
 from pipelines import load_model
@@ -21,10 +22,11 @@ PAGE = Path(__file__).with_name("page.png")
 
 def main() -> None:
     greedy = GenerationConfig(do_sample=False, max_new_tokens=512)
-    shared = SharedModel(lambda: ChatModel(*load_model(SHIPPED_MODEL)), "demo model")
+    card = read_card(SHIPPED_MODEL)
+    shared = SharedModel(lambda: ChatModel(*load_model(SHIPPED_MODEL)), "demo model", lambda _: greedy, card)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = ChatPage(shared, lambda: greedy, Path(folder), card=read_card(SHIPPED_MODEL))
+        page = ChatPage(Models([shared]), Path(folder))
         with served(page) as address:
             tab = Tab(browser.new_context(viewport={"width": 1280, "height": 1070}, reduced_motion="reduce"), address)
             tab.ask("Where is the green star?", EXAMPLES / "four-shapes.png")

@@ -69,8 +69,7 @@ def load_chat(args: argparse.Namespace, default: Path | None = None):
     transformers_logging.set_verbosity_error()  # what it says of settings and progress is not for whoever asks a question
     transformers_logging.disable_progress_bar()
     has_gpu = torch.cuda.is_available()
-    dtype = args.dtype if args.dtype != "auto" else ("float16" if has_gpu else "float32")
-    bits = 8 if args.load_in_8bit else 4 if args.load_in_4bit else 32 if dtype == "float32" else 16
+    dtype, bits = precision(args, has_gpu)
     bases = {"text_model": args.text_model, "vision_model": args.vision_model}
     bases = {name: folder for name, folder in bases.items() if folder is not None}
     if args.model is None and bases:
@@ -99,6 +98,12 @@ def load_chat(args: argparse.Namespace, default: Path | None = None):
         load_in_4bit=args.load_in_4bit,
     )
     return ChatModel(model, processor)
+
+
+def precision(args: argparse.Namespace, has_gpu: bool) -> tuple[str, int]:
+    """What the flags ask for: the dtype of the weights, and in how many bits the language model's are."""
+    dtype = args.dtype if args.dtype != "auto" else ("float16" if has_gpu else "float32")
+    return dtype, 8 if args.load_in_8bit else 4 if args.load_in_4bit else 32 if dtype == "float32" else 16
 
 
 def one_line(error: BaseException) -> str:

@@ -88,10 +88,10 @@ class Report:
         for part in self.parts:
             weights = f"{part.num_weights / 1e6:,.1f} million weights, {part.dtype}, " if part.num_weights is not None else ""
             place = f" in {part.place}/" if part.place else ""
-            lines.append(f"  {part.what}{place}: {weights}{_size(part.num_bytes)} on the disk")
+            lines.append(f"  {part.what}{place}: {weights}{size(part.num_bytes)} on the disk")
         if self.memory:
             fits = {True: "fits", False: "does not fit"}
-            each = [f"{bits} bit {_size(need['needed_gib'] * GIB)} {fits[need['fits']]}" for bits, need in self.memory.items()]
+            each = [f"{bits} bit {size(need['needed_gib'] * GIB)} {fits[need['fits']]}" for bits, need in self.memory.items()]
             lines.append(f"  memory ({self.free_gib:.1f} GiB free on {self.device}): {', '.join(each)}")
         lines += [f"  missing: {sentence}" for sentence in self.missing]
         return lines + [f"  next: {command}" for command in self.next]
@@ -267,7 +267,8 @@ def _is_in_a_web_ui(path: Path) -> bool:
     return place.name == "models" and (place.parent.name == "user_data" or (place.parent / "server.py").is_file())
 
 
-def _size(num_bytes: float) -> str:
+def size(num_bytes: float) -> str:
+    """For the user."""
     return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB / 10 else f"{num_bytes / 2**20:.1f} MiB"
 
 

@@ -19,7 +19,8 @@ FORBIDDEN = {
     "serving": {"gradio", "modules", "extensions", "multimodal_vcla", "training", "demo", "installer"},
     PLUGIN: {"training", "demo", "installer", "serving"},
 }
-IN_ONE_FILE = {PLUGIN: {"gradio", "modules"}, "demo": {"gradio"}}
+IN_ONE_FILE = {PLUGIN: {"gradio", "modules"}}
+ONLY_IN = {"demo": {"gradio": {"ui.py", "handlers.py"}}}  # where the components stand, and what happens when they are used
 ONLY_INSIDE_FUNCTIONS = {"pipelines": {"peft", "bitsandbytes"}}  # the web UI has them, but need not load them
 STANDARD_LIBRARY_ONLY = {"install.py": False, "installer": False, f"{PLUGIN}/script.py": True}  # path: at top level only
 BESIDES = {"install.py": {"installer"}}  # what is allowed there all the same
@@ -62,6 +63,12 @@ def violations(root: Path) -> list[str]:
                 users.setdefault(name, []).append(file.name)
             look(file, ONLY_INSIDE_FUNCTIONS.get(room, set()).__contains__, at_top_level=True)
         several = sorted(name for name in IN_ONE_FILE.get(room, ()) if len(users.get(name, ())) > 1)
+        found += [
+            f"{room}/{file}: imports {name}"
+            for name, files in ONLY_IN.get(room, {}).items()
+            for file in users.get(name, ())
+            if file not in files
+        ]
         found += [f"{room}: {name} is imported in several files: {', '.join(users[name])}" for name in several]
     for name, at_top_level in STANDARD_LIBRARY_ONLY.items():
         allowed = sys.stdlib_module_names | BESIDES.get(name, set())
@@ -95,6 +102,7 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         ("training/a.py", "__import__('demo')", "demo"),
         ("demo/a.py", "from training import train", "training"),
         ("demo/a.py", "import multimodal_vcla.hooks", "multimodal_vcla"),
+        ("demo/a.py", "import gradio", "gradio"),
         (f"{PLUGIN}/a.py", "from demo import world", "demo"),
         (f"{PLUGIN}/script.py", "if True:\n    import torch", "torch"),
         ("pipelines/a.py", "from installer import words", "installer"),
@@ -124,7 +132,7 @@ def test_allowed_imports_are_no_violations(tmp_path):
     allowed = {
         "pipelines/a.py": "import torch\nfrom . import demo\nfrom .training import x\ndef load():\n    import peft",
         "training/a.py": "import datasets\nfrom pipelines import visualcla\nimport peft",
-        "demo/a.py": "import gradio\nfrom pipelines import visualcla",
+        "demo/ui.py": "import gradio\nfrom pipelines import visualcla",
         f"{PLUGIN}/ui.py": "import gradio",
         f"{PLUGIN}/script.py": "import importlib.util\ndef setup():\n    import multimodal_vcla, torch",
         "install.py": "import os\nfrom installer import command_line",

@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio"),  # what it asks of pandas
 ]
 
+GREEDY = GenerationConfig(do_sample=False, max_new_tokens=8, min_new_tokens=4)
 ONE, OTHER = EXAMPLES / "four-shapes.png", EXAMPLES / "star-and-ring.png"
 
 
@@ -51,14 +52,14 @@ def tiny():
 @pytest.fixture(scope="module")
 def chat_page(browser, tiny, tmp_path_factory):
     """The page behind `address`."""
+    from demo.models import Models
     from demo.session import SharedModel
     from demo.ui import ChatPage
 
     folder = tmp_path_factory.mktemp("page")
-    greedy = GenerationConfig(do_sample=False, max_new_tokens=8, min_new_tokens=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        yield ChatPage(SharedModel(lambda: tiny, "tiny"), lambda: greedy, folder)
+        yield ChatPage(Models([SharedModel(lambda: tiny, "tiny", lambda _: GREEDY)]), folder)
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +89,10 @@ def stranger(browser, address):
 @pytest.fixture
 def share(chat_page, monkeypatch):
     """Gives the page a model that is not loaded yet."""
+    from demo.models import Models
     from demo.session import SharedModel
 
-    return lambda load: monkeypatch.setattr(chat_page, "shared", SharedModel(load, "tiny"))
+    return lambda load: monkeypatch.setattr(chat_page, "models", Models([SharedModel(load, "tiny", lambda _: GREEDY)]))
 
 
 class Script:
@@ -132,7 +134,7 @@ class Script:
 @pytest.fixture
 def script(monkeypatch):
     script = Script()
-    monkeypatch.setattr("demo.ui.answer", script)
+    monkeypatch.setattr("demo.answering.answer", script)
     yield script
     script.words.put(None)  # so that a test that failed leaves nobody waiting
 
@@ -315,7 +317,7 @@ def test_picture_is_shown_large_on_a_click(tab, script):
 
 def test_page_says_what_the_model_knows_and_suggests_what_to_ask(tab, chat_page, script, monkeypatch):
     card = Card({"en": "Knows <shapes>.", "zh": "只认识图形。"}, {"en": ["How many?", "Where?"], "zh": ["多少？"]})
-    monkeypatch.setattr(chat_page, "card", card)
+    monkeypatch.setattr(chat_page.models["tiny"], "card", card)
     script.say("First.")
     tab.ask("What is it?", ONE)
     script.say("Second.")
@@ -586,7 +588,7 @@ def test_settings_reach_the_model(tab, monkeypatch):
         session.turns[-1].answer = "Yes."
         yield session.turns[-1]
 
-    monkeypatch.setattr("demo.ui.answer", answer)
+    monkeypatch.setattr("demo.answering.answer", answer)
     tab.ask("One?")
     tab.page.locator("#settings").get_by_text("Settings").click()
     tab.page.get_by_label("number input for Longest answer, in tokens").fill("3")

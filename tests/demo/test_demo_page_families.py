@@ -29,17 +29,19 @@ def browser():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_family_sees_on_the_page(case, browser, tmp_path, monkeypatch):
-    import demo.ui
+    import demo.answering
+    from demo.models import Models
     from demo.session import SharedModel
+    from demo.ui import ChatPage
 
     chat = ChatModel(*load_model(case.path, **case.bases, dtype=torch.float32))
     sessions = []
-    answer = demo.ui.answer
+    answer = demo.answering.answer
     monkeypatch.setattr(
-        demo.ui, "answer", lambda model, session, config: sessions.append(session) or answer(model, session, config)
+        demo.answering, "answer", lambda model, session, config: sessions.append(session) or answer(model, session, config)
     )
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    with served(demo.ui.ChatPage(SharedModel(lambda: chat, case.name), lambda: GREEDY, tmp_path)) as address:
+    with served(ChatPage(Models([SharedModel(lambda: chat, case.name, lambda _: GREEDY)]), tmp_path)) as address:
         tab = Tab(browser.new_context(), address)
         for number, picture in enumerate(PICTURES, start=1):
             tab.ask(f"What is in picture {number}?", picture)

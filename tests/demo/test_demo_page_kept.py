@@ -26,6 +26,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def new_page(tiny, tmp_path_factory):
     """Makes a page with files of its own, as a server that has just begun; `sessions` are of whoever asked."""
+    from demo.models import Models
     from demo.session import SharedModel
     from demo.ui import ChatPage
 
@@ -34,7 +35,7 @@ def new_page(tiny, tmp_path_factory):
         def make() -> ChatPage:
             folder = tmp_path_factory.mktemp("page")
             patch.setenv("GRADIO_TEMP_DIR", str(folder))
-            return ChatPage(SharedModel(lambda: tiny, "tiny"), lambda: GREEDY, folder)
+            return ChatPage(Models([SharedModel(lambda: tiny, "tiny", lambda _: GREEDY)]), folder)
 
         yield make
 
@@ -49,12 +50,12 @@ def large(tmp_path) -> Path:
 @pytest.mark.browser
 @gradio_warnings
 def test_chats_survive_a_reload_and_a_restart_of_the_server(new_page, large, monkeypatch):
-    import demo.ui
+    import demo.answering
 
     sessions = []
-    answer = demo.ui.answer
+    answer = demo.answering.answer
     monkeypatch.setattr(
-        "demo.ui.answer", lambda model, session, config: sessions.append(session) or answer(model, session, config)
+        "demo.answering.answer", lambda model, session, config: sessions.append(session) or answer(model, session, config)
     )
     with chromium() as browser:
         context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
