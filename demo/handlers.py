@@ -17,7 +17,7 @@ from pipelines.images import ImageError
 
 from .answering import SLIDERS, answer_with, failure
 from .cli import one_line
-from .kept import revive, snapshot
+from .kept import revive, snapshot, so_far
 from .looking import find_looks, remember, shown
 from .messages import address, messages
 from .models import Models
@@ -219,10 +219,10 @@ class Handlers:
             try:
                 for _ in answer_with(self.models, session, turn, settings):
                     if self.is_streaming:
-                        yield self._messages(session), self._context(session), gr.skip(), _hidden()
+                        yield self._messages(session), self._context(session), gr.skip(), _hidden(), so_far(session, turn)
             finally:  # also when the tab is closed
                 session.is_answering, turn.is_done = False, True
-        yield self._messages(session), self._context(session), gr.update(**IDLE), _hidden()
+        yield self._messages(session), self._context(session), gr.update(**IDLE), _hidden(), gr.skip()
 
     def settle(self, session: Session):
         """Free the box where the request that should have written the answer was itself refused; the chat, for the browser."""

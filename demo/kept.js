@@ -73,8 +73,30 @@ async () => {
       return { path: (await answer.json())[0], orig_name: "picture", meta: { _type: "gradio.FileData" } };
     },
 
-    async save(chat) {
+    // One after the other. While an answer is written only what there is of it comes, with every token: the newest is kept.
+    save(chat) {
       if (!chat?.id) return;
+      const isPart = "so_far" in chat;
+      if (isPart) this.part = chat;
+      this.saving = (this.saving ?? Promise.resolve()).then(() => (isPart ? this.savePart() : this.saveAll(chat)));
+    },
+
+    async savePart() {
+      const part = this.part;
+      this.part = null;
+      if (!part) return;
+      try {
+        const [chats] = await this.stores("readwrite");
+        const chat = await done(chats.get(part.id));
+        if (!chat?.turns.length) return;
+        chat.turns.at(-1).answer = part.so_far;
+        await done(chats.put(chat));
+      } catch (error) {
+        console.warn(error); // the whole chat is still to come, and would say it
+      }
+    },
+
+    async saveAll(chat) {
       try {
         const turns = chat.turns.map((turn) => ({ ...turn, pictures: turn.pictures.map((picture) => picture.key) }));
         if (JSON.stringify(turns).length > MOST_CHARACTERS) return say("unkept");

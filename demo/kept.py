@@ -22,11 +22,17 @@ def snapshot(session: Session, address: Callable[[Path], str]) -> dict[str, Any]
                 "answer": turn.answer,
                 "error": turn.error,
                 "model": turn.model,
+                "is_done": turn.is_done,
                 "pictures": [{"key": picture.part.key, "url": address(picture.original)} for picture in turn.pictures],
             }
             for turn in session.turns
         ],
     }
+
+
+def so_far(session: Session, turn: Turn) -> dict[str, Any]:
+    """As much of an answer as there is, for the browser, which has the rest of the chat."""
+    return {"id": session.chat_id, "so_far": turn.answer}
 
 
 def revive(
@@ -38,7 +44,7 @@ def revive(
         kept: "turns" with the number of their "pictures"; "missing", which of these, counted over the chat, are not there.
         files: the others.
         open_picture: opens one.
-        interrupted: the error of a turn without an answer.
+        interrupted: the error of a turn without an answer, or with the beginning of one.
 
     Returns:
         The turns, and how many pictures are lost.
@@ -57,6 +63,7 @@ def revive(
                 num_lost += 1
         said = (str(each["question"]), pictures, str(each["answer"]), str(each["error"]))
         turn = Turn(*said, is_done=True, model=str(each.get("model") or ""))
-        turn.error = turn.error or ("" if turn.answer else interrupted)
+        is_whole = bool(turn.answer) and each.get("is_done", True) is True
+        turn.error = turn.error or ("" if is_whole else interrupted)
         turns.append(turn)
     return turns, num_lost

@@ -152,9 +152,9 @@ class ChatPage(Handlers):
             ]
             for event in asked:
                 event.then(self._snapshot, session, kept, **AT_ONCE)
-                event.then(self.write, [session, *settings], [chat, context, box, undo], show_progress_on=chat, **queue).then(
-                    self.settle, session, [box, kept], **AT_ONCE
-                ).then(**look, show_progress="hidden", **queue)
+                event.then(
+                    self.write, [session, *settings], [chat, context, box, undo, kept], show_progress_on=chat, **queue
+                ).then(self.settle, session, [box, kept], **AT_ONCE).then(**look, show_progress="hidden", **queue)
             box.stop(self.stop, session, queue=False)
             # The end of an answer may be on its way to the browser, and be drawn over the empty chat.
             gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note, undo], queue=False).then(

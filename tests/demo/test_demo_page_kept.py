@@ -121,15 +121,16 @@ def test_original_is_the_same_picture(picture, size, tmp_path):
 def test_what_is_kept_comes_back(picture, tmp_path):
     session = Session(chat_id="one")
     session.ask("What?", [picture((30, 20)), picture((40, 20))])
-    session.turns[-1].answer = "This."
+    session.turns[-1].answer, session.turns[-1].is_done = "This.", True
     session.ask("And?", [picture((50, 20))])
+    session.turns[-1].answer = "The beg"
     kept = snapshot(session, str)
     files = [each["url"] for turn in kept["turns"] for each in turn["pictures"]]
     turns = [{**turn, "pictures": len(turn["pictures"])} for turn in kept["turns"]]
     revived, num_lost = revive({"turns": turns}, files, lambda file: Picture.open(Path(file), tmp_path), "Interrupted.")
     assert num_lost == 0 and [(turn.question, turn.answer, turn.error) for turn in revived] == [
         ("What?", "This.", ""),
-        ("And?", "", "Interrupted."),
+        ("And?", "The beg", "Interrupted."),
     ]
     assert [turn.pictures for turn in revived] == [turn.pictures for turn in session.turns]
 
