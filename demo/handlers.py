@@ -107,7 +107,10 @@ class Handlers:
             for _, words in self.worded
         ]
         files = [str(EXAMPLE_FOLDER / name) for name in EXAMPLES]
-        updates[0]["examples"] = [{"text": texts["default question"], "files": [file], "icon": file} for file in files]
+        examples = [{"text": texts["default question"], "files": [file], "icon": file} for file in files]
+        for (_, words), update in zip(self.worded, updates, strict=True):
+            if words.get("placeholder") == "placeholder":  # the empty chat
+                update["examples"] = examples
         return [gr.update(value=html.escape(knows), visible=bool(knows)), models_html(self.models, session), *updates]
 
     def offers(self, session: Session) -> Iterator[str]:

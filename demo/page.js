@@ -27,6 +27,44 @@
   const unform = () => document.querySelectorAll("#chat form").forEach((form) => form.replaceWith(...form.childNodes));
   new MutationObserver(unform).observe(document.body, { subtree: true, childList: true });
 
+  // gradio's own names of its controls, for screen readers and on hover, become those of texts.py in the chosen language.
+  let labels = [], known = "";
+  const renamed = (text) => {
+    for (const [forms, wanted] of labels) {
+      for (const form of forms) {
+        const [before, after] = form.split("*");
+        if (after === undefined && text === form) return wanted;
+        if (after === undefined || !text.startsWith(before) || !text.endsWith(after) || text.length < form.length) continue;
+        const within = renamed(text.slice(before.length, text.length - after.length));
+        return wanted.replace("*", () => within);
+      }
+    }
+    return text;
+  };
+  const ATTRIBUTES = ["aria-label", "title", "alt"], TEXTS = "#camera, [data-testid=status-tracker], .toast-body";
+  const rename = (node) => {
+    if (node.nodeType === Node.TEXT_NODE) {
+      const text = node.data.trim(), now = node.parentElement?.closest(TEXTS) ? renamed(text) : text;
+      if (now !== text) node.data = now;
+    }
+    if (!(node instanceof Element)) return;
+    for (const name of ATTRIBUTES) {
+      const text = node.getAttribute(name), now = text && renamed(text);
+      if (now !== text) node.setAttribute(name, now);
+    }
+    if (node.matches("#chat textarea:not([aria-label])")) node.setAttribute("aria-label", renamed("Edit"));
+    node.childNodes.forEach(rename);
+  };
+  new MutationObserver((changes) => {
+    const now = document.querySelector("#chats select")?.dataset.labels ?? known;
+    if (now !== known) {
+      labels = JSON.parse(known = now);
+      rename(document.body);
+    } else {
+      changes.forEach(({ type, target, addedNodes }) => (type === "childList" ? addedNodes.forEach(rename) : rename(target)));
+    }
+  }).observe(document.body, { subtree: true, childList: true, characterData: true, attributeFilter: ATTRIBUTES });
+
   const large = document.createElement("dialog");
   large.id = "large";
   large.append(document.createElement("img"));

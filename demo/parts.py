@@ -1,21 +1,22 @@
 """Parts of the page that are HTML of its own: the choice of a chat, the choice of a model."""
 
-import html
+import json
 
 from .messages import plain
 from .models import Models
 from .session import Session
-from .texts import TEXTS
+from .texts import LABELS, TEXTS
 
 SAID = ("away", "back", "unkept", "absent", "denied", "occupied", "insecure")  # by the browser's scripts
 
 
 def chats_html(language: str) -> str:
-    """A choice that kept.js fills, and the words that it says."""
+    """A choice that kept.js fills, with the words of the browser's scripts."""
     texts = TEXTS[language]
     words = {word: texts[word] for word in SAID} | {"fresh": texts["new chat"], "language": language}
-    data = " ".join(f'data-{name}="{html.escape(text)}"' for name, text in words.items())
-    return f'<select aria-label="{html.escape(texts["chats"])}" {data}></select>'
+    words["labels"] = json.dumps([[[*own, *ours.values()], ours[language]] for own, ours in LABELS], ensure_ascii=False)
+    data = " ".join(f'data-{name}="{plain(text)}"' for name, text in words.items())
+    return f'<select aria-label="{plain(texts["chats"])}" {data}></select>'
 
 
 def models_html(models: Models, session: Session) -> str:

@@ -7,9 +7,46 @@ LANGUAGES = {"en": "English", "zh": "中文"}
 EXAMPLES = ("four-shapes.png", "star-and-ring.png", "two-crosses.png")
 """In `demo/examples/`; each is asked about with the language's "default question"."""
 
+LABELS: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
+    (("chatbot conversation",), {"en": "Chat", "zh": "对话"}),
+    (("user's message: *",), {"en": "You: *", "zh": "你：*"}),
+    (("bot's message: *",), {"en": "Answer: *", "zh": "回答：*"}),
+    (("a component of type html",), {"en": "pictures", "zh": "图片"}),
+    (("Copy message",), {"en": "Copy", "zh": "复制"}),
+    (("Edit", "编辑"), {"en": "Edit", "zh": "编辑"}),
+    (("Retry", "重试"), {"en": "Retry", "zh": "重新回答"}),
+    (("Submit", "发送"), {"en": "Submit", "zh": "发送"}),
+    (("Cancel", "取消"), {"en": "Cancel", "zh": "取消"}),
+    (("Clear", "清空对话"), {"en": "Clear", "zh": "清空"}),
+    (("Example icon",), {"en": "Example picture", "zh": "示例图片"}),
+    (("Select example *",), {"en": "Example *", "zh": "示例 *"}),
+    (("Multimedia input field",), {"en": "Your message", "zh": "你的消息"}),
+    (("Upload a file",), {"en": "Add pictures", "zh": "添加图片"}),
+    (("Uploaded files",), {"en": "Pictures of this message", "zh": "这条消息的图片"}),
+    (("File thumbnail",), {"en": "Picture of this message", "zh": "这条消息的一张图片"}),
+    (("Remove file",), {"en": "Remove picture", "zh": "移除图片"}),
+    (("Stop",), {"en": "Stop", "zh": "停止"}),
+    (("Uploading * file...", "Uploading * files..."), {"en": "Uploading * …", "zh": "正在上传 * ……"}),
+    (("Click to Access Webcam", "grant webcam access"), {"en": "Turn the camera on", "zh": "打开摄像头"}),
+    (("capture photo",), {"en": "Take a picture", "zh": "拍照"}),
+    (("Drop an image file here to upload", "将图像文件拖放到此处以上传"), {"en": "Camera picture", "zh": "摄像头画面"}),
+    (("number input for *",), {"en": "number input for *", "zh": "*（数值）"}),
+    (("range slider for *",), {"en": "range slider for *", "zh": "*（滑块）"}),
+    (("Reset to default value",), {"en": "Reset to default value", "zh": "恢复默认值"}),
+    (("processing |",), {"en": "processing |", "zh": "处理中 |"}),
+    (("queue: * |",), {"en": "waiting: * |", "zh": "排队：* |"}),
+    (("Error", "错误"), {"en": "Error", "zh": "错误"}),
+    (
+        ("Connection to the server was lost. Attempting reconnection...", "Connection errored out."),
+        {"en": "The connection to the page's server is lost.", "zh": "与页面服务器的连接中断了。"},
+    ),
+)
+"""What gradio calls its own controls, in English and where it translates in Chinese, and what they are called here; "*" is anything."""
+
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
         "placeholder": "**{model}**\n\nDrop a picture, paste one, or take one with the camera, and ask about it.",
+        "language": "Language",
         "question": "Ask about your pictures…",
         "default question": "Describe the picture.",
         "camera": "Camera",
@@ -80,6 +117,7 @@ TEXTS: dict[str, dict[str, str]] = {
     },
     "zh": {
         "placeholder": "**{model}**\n\n拖入、粘贴或拍摄一张图片，然后提问。",
+        "language": "语言",
         "question": "请就图片提问……",
         "default question": "请描述图片。",
         "camera": "摄像头",

@@ -52,7 +52,9 @@ class ChatPage(Handlers):
                 gr.Markdown(f"### {TITLE}", elem_id="title")
                 chats = gr.HTML(elem_id="chats")
                 choices = [(name, language) for language, name in LANGUAGES.items()]
-                language = gr.Radio(choices, value="en", show_label=False, container=False, elem_id="language")
+                language = self._put(
+                    gr.Radio(choices, value="en", show_label=False, container=False, elem_id="language"), label="language"
+                )
             knows = gr.HTML(elem_id="knows", visible=False)
             with gr.Row(equal_height=False, scale=1):
                 with gr.Column(scale=5, min_width=320):
@@ -81,6 +83,7 @@ class ChatPage(Handlers):
                             elem_id="box",
                         ),
                         placeholder="question",
+                        label="question",
                     )
                 with gr.Column(scale=2, min_width=300):
                     with self._put(

@@ -115,9 +115,9 @@ class Tab:
         """With the camera."""
         before = self.attached()
         self.page.locator("#camera").get_by_text("Camera").click()
-        self.page.get_by_text("Click to Access Webcam").click()
+        self.page.get_by_text("Turn the camera on").click()
         self.page.wait_for_function("document.querySelector('#camera video')?.videoWidth > 0")
-        self.page.locator("#camera [aria-label='capture photo']").click()
+        self.page.locator("#camera [aria-label='Take a picture']").click()
         self.wait_until(lambda: self.attached() == before + 1)
 
     def detach(self) -> None:

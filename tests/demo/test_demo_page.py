@@ -571,11 +571,15 @@ def test_page_speaks_the_browsers_language_and_changes_it(stranger):
     stranger.ask("是吗？", ONE)
     stranger.page.locator("#looks figcaption", has_text="图片 1 · 100%").wait_for()
     assert stranger.page.locator("#chat figcaption").inner_text() == "图片 1"
+    for name in ("复制", "编辑", "重新回答", "添加图片"):  # gradio's own controls
+        stranger.page.locator(f"[aria-label='{name}']").first.wait_for()
     stranger.page.get_by_text("English").click()
     stranger.page.get_by_placeholder("Ask about your pictures").wait_for()
     stranger.page.locator("#chat figcaption", has_text="Picture 1").wait_for()
     stranger.page.locator("#looks figcaption", has_text="Picture 1 · 100%").wait_for()
     assert stranger.page.locator("#save").inner_text() == "Save chat"
+    for name in ("Copy", "Edit", "Retry", "Add pictures"):
+        stranger.page.locator(f"[aria-label='{name}']").first.wait_for()
     stranger.page.get_by_text("中文").click()
     stranger.page.get_by_placeholder("请就图片提问").wait_for()
 

@@ -62,7 +62,7 @@ def test_chats_survive_a_reload_and_a_restart_of_the_server(new_page, large, mon
         with served(new_page()) as address:
             tab = Tab(context, address)
             tab.page.locator("#camera").get_by_text("Camera").click()
-            tab.page.get_by_text("Click to Access Webcam").click()  # this browser has none
+            tab.page.get_by_text("Turn the camera on").click()  # this browser has none
             tab.page.locator("#said", has_text="There is no camera").wait_for()
             tab.errors.clear()  # the browser's own word for it
             said = tab.ask("What is here?", EXAMPLES / "four-shapes.png", large)
