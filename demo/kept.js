@@ -89,7 +89,7 @@ async () => {
         const [chats] = await this.stores("readwrite");
         const chat = await done(chats.get(part.id));
         if (!chat?.turns.length) return;
-        chat.turns.at(-1).answer = part.so_far;
+        Object.assign(chat.turns.at(-1), { answer: part.so_far, model: part.model });
         await done(chats.put(chat));
       } catch (error) {
         console.warn(error); // the whole chat is still to come, and would say it

@@ -32,7 +32,7 @@ def snapshot(session: Session, address: Callable[[Path], str]) -> dict[str, Any]
 
 def so_far(session: Session, turn: Turn) -> dict[str, Any]:
     """As much of an answer as there is, for the browser, which has the rest of the chat."""
-    return {"id": session.chat_id, "so_far": turn.answer}
+    return {"id": session.chat_id, "so_far": turn.answer, "model": turn.model}
 
 
 def revive(
