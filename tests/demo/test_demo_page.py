@@ -480,7 +480,8 @@ def test_model_is_loaded_once_for_all(tab, stranger, share, tiny):
     tab.page.locator("#context", has_text="Loading tiny…").wait_for()
     tab.send("What?")
     stranger.send("What?")
-    tab.wait_until(lambda: any(asking.page.locator("#chat").get_by_text("1/1").count() for asking in (tab, stranger)))
+    queued = re.compile(r"\d/\d \|")
+    tab.wait_until(lambda: any(asking.page.locator("#chat").get_by_text(queued).count() for asking in (tab, stranger)))
     may_go.set()
     for asking in (tab, stranger):
         asking.wait_until(lambda: asking.answers().count() == 1)  # noqa: B023
