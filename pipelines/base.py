@@ -270,12 +270,31 @@ class VisionPipeline(ABC):
             embeds[row, positions] = found.embeds.to(embeds)
         return {"inputs_embeds": embeds}
 
+    can_use_tiles = False
+    """Whether it can be chosen that parts of a picture are shown magnified, too."""
+
     def limit_pictures(self, max_pixels: int | None = None, use_tiles: bool | None = None) -> None:
         """Spend more or fewer ids on each picture than the family would by itself. Nothing where each takes a fixed number.
 
         Args:
             max_pixels: a larger picture is shown as one of so many pixels; None for the family's own limit.
-            use_tiles: whether parts of a picture are shown magnified, too, where the family can; None for its own way.
+            use_tiles: whether parts of a picture are shown magnified, too; None for the family's own way.
+
+        Raises:
+            ValueError: the family cannot do what `use_tiles` asks for.
+        """
+        return None
+
+    def image_lengths(
+        self, sizes: Sequence[tuple[int, int]], max_pixels: int | None = None, use_tiles: bool | None = None
+    ) -> list[int] | None:
+        """How many ids would stand for each picture of a prompt under these limits, whichever are set; None where a picture takes
+        what it takes.
+
+        Args:
+            sizes: of all pictures, (width, height) in pixels.
+            max_pixels: see `limit_pictures`.
+            use_tiles: see `limit_pictures`.
         """
         return None
 

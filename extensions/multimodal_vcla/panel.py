@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import settings, strip, webui
+from . import price, settings, strip, webui
 from .texts import say
 
 notices: list[str] = []
@@ -147,6 +147,12 @@ def build() -> None:
                 value=settings.get("last_images"), label=say("n"), minimum=1, precision=0, interactive=not is_fixed,
                 visible=_policy() == "last N", elem_id="multimodal_vcla_count",
             )  # fmt: skip
+        limits = [
+            gr.Radio(
+                [], label=say(f"limits_{name}"), visible=False, interactive=not is_fixed, elem_id=f"multimodal_vcla_{name}"
+            )
+            for name in ("pixels", "tiles")
+        ]
         with gr.Accordion(say("webcam"), open=False, elem_id="multimodal_vcla_webcam"):
             camera = gr.Image(
                 sources=["webcam"],
@@ -171,11 +177,13 @@ def build() -> None:
         click = "document.getElementById('multimodal_vcla_refresh')?.click();"
         components[name].change(None, components[name], None, js=js.replace("CLICK", click))
 
-    outputs = [display, which]
+    outputs = [display, which, *limits]
     refresh.click(_refresh, [history, *chat], outputs, show_progress="hidden")
     which.input(_leave_out, [which, history, *chat], [history, display], show_progress="hidden")
     policy.input(_set_policy, [policy, count, history, *chat], [count, *outputs], show_progress="hidden")
     count.input(_set_policy, [policy, count, history, *chat], [count, *outputs], show_progress="hidden")
+    for limit in limits:
+        limit.input(_set_limits, [*limits, history, *chat], outputs, show_progress="hidden")
     look_again.click(_look_again, [history, *chat], outputs, show_progress="hidden")
     take.click(_to_message, [camera, textbox], [camera, textbox], show_progress="hidden")
 
@@ -196,7 +204,7 @@ def show(history: dict, chat: Any = None, context: Any = None) -> str:
         for number, entry in enumerate(entries, 1)
     ]
     parts.append(f'<div class="vcla-pictures">{"".join(figures)}</div>')
-    parts.append(strip.render(entries, _in_short(history, chat, context)))
+    parts.append(strip.render(entries, _in_short(history, chat, context), _sees()))
     if about:
         lines = html.escape("\n".join(about))
         parts.append(f"<details><summary>{html.escape(say('about'))}</summary><pre>{lines}</pre></details>")
@@ -279,11 +287,18 @@ def _in_short(history: dict, chat: Any, context: Any) -> str:
     return reason or (say("in_strip", **_held(found, history, chat, context)).strip() if found else "")
 
 
+def _sees() -> bool:
+    """The loaded model sees, or is going to once there is a picture."""
+    from . import vision
+
+    return webui.is_ours_to_serve() and vision.status()[0] in ("waiting", "loading", "ready")
+
+
 def _cost(picture: Any) -> str:
     from . import vision
 
     found = vision.status()[1]
-    return say("tokens", count=found.costs([picture])[0]) if found else ""
+    return price.of_picture(found, picture) if found else ""
 
 
 def _neighbours() -> list[str]:
@@ -337,10 +352,37 @@ def _left_out(history: dict) -> list[bool]:
 def _refresh(history, unique_id, character, mode, context):
     import gradio as gr
 
+    from . import vision
+
+    vision.look_if_whole()
     flags = _left_out(history)
     numbers = [str(number) for number in range(1, len(flags) + 1)]
     chosen = [number for number, is_out in zip(numbers, flags, strict=True) if not is_out]
-    return show(history, unique_id, context), gr.update(choices=numbers, value=chosen, visible=bool(numbers))
+    which = gr.update(choices=numbers, value=chosen, visible=bool(numbers))
+    return show(history, unique_id, context), which, *_limits()
+
+
+def _limits() -> list[dict]:
+    """What can be chosen to make pictures cost less, as updates of both controls; unseen where the model leaves no choice."""
+    import gradio as gr
+
+    from . import vision
+
+    state, found, _ = vision.status()
+    offered = [
+        price.pixel_choices(found) if found else [],
+        price.tile_choices(found) if found or state == "blind" else [],
+    ]
+    return [
+        gr.update(choices=choices, value=value if choices else None, visible=bool(choices))
+        for choices, value in zip(offered, price.chosen(), strict=True)
+    ]
+
+
+def _set_limits(pixels, tiles, history, unique_id, character, mode, context):
+    price.choose(pixels, tiles)
+    _last_prompts.pop(unique_id, None)
+    return _refresh(history, unique_id, character, mode, context)
 
 
 def _leave_out(chosen, history, unique_id, character, mode, context):

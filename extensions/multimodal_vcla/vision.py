@@ -4,6 +4,7 @@ Nothing here keeps the language model alive. The web UI tells nobody when it loa
 whether the one that is loaded is still the one the vision model was loaded for.
 """
 
+import contextlib
 import threading
 import weakref
 from collections import OrderedDict
@@ -153,6 +154,14 @@ def whole() -> VisionModel | None:
         return None
 
 
+def look_if_whole() -> None:
+    """Look at a whole model that is loaded before its first picture comes: no weights are read for it, and its prices are known."""
+    folder = webui.model_folder()
+    if webui.model() is not None and webui.is_ours_to_serve() and folder is not None and _holds_whole(folder):
+        with contextlib.suppress(PictureError):  # the reason is remembered, and `status` gives it
+            current()
+
+
 def look_again() -> None:
     """Forget what was found out, so that the next call looks anew."""
     with _lock:
@@ -186,7 +195,7 @@ def length(text: str, to_prompt: Callable[[VisionModel], Prompt]) -> int | None:
         text: the prompt.
         to_prompt: its parts.
     """
-    key = hash(text)
+    key = hash((text, settings.get("max_pixels"), settings.get("use_tiles")))
     if webui.tokenizer() is None:
         return _lengths.get(key)
     try:

@@ -30,9 +30,21 @@ _PROBED = ((64, 48), (1600, 400))
 """Sizes of a picture that is shown once, and of one that is shown in parts where a processor does so."""
 _MAX_REMEMBERED = 256
 _MAX_PROCESSED = 4
-_TILES = ("do_image_splitting", "crop_to_patches", "do_pan_and_scan")
-"""Settings of image processors: whether parts of a picture are shown, too."""
-_MAX_TILES = "max_image_tiles"
+_TILES = ("do_image_splitting", "crop_to_patches", "do_pan_and_scan", "split_image", "slice_mode")
+"""What processors call whether parts of a picture are shown, too."""
+_ALWAYS_TILES = {
+    **dict.fromkeys(
+        ("llava_next", "llava_next_video", "llava_onevision", "granite4_vision"),
+        "its grids are fixed; max_pixels makes pictures cost less",
+    ),
+    **dict.fromkeys(
+        ("llama4", "molmo2", "step3p7"), "its processor has no switch for them; max_pixels makes pictures cost less"
+    ),
+    "mllama": "a picture takes as many tokens without them",
+}
+"""`model_type` of models that are shown parts of pictures and cannot do without, to the reason."""
+_UNEVEN_TILES = frozenset(("aria",))
+"""`model_type` of models whose processor takes several pictures only where all have as many parts: they are shown none."""
 _CAUSAL = frozenset(
     ("llava", "vipllava", "llava_next", "idefics3", "smolvlm", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
 )
@@ -75,13 +87,11 @@ class NativePipeline(VisionPipeline):
         self._max_pixels: int | None = None
         self._use_tiles: bool | None = None
         self.adds_bos = self._bos_id is not None and self.model_type not in _PREFIX and self._begins_with_bos()
-        own = processor.image_processor
-        self._own_tiles = {name: getattr(own, name) for name in (*_TILES, _MAX_TILES) if hasattr(own, name)}
-        whole, tiled = (self._expanded([size])[0] for size in _PROBED)
+        self._tiles = tuple(name for name in _TILES if hasattr(processor.image_processor, name))
+        self._ends: dict[bool | None, tuple[int, int]] = {}
+        whole = self._expanded(_PROBED[:1])[0]
         self.placeholder_token_id = _placeholder(config, whole)
-        self._before, self._after = self._plain(whole, tiled), self._plain(whole[::-1], tiled[::-1])
-        self.image_start = tokenizer.decode(whole[: self._before])
-        self.image_end = tokenizer.decode(whole[len(whole) - self._after :])
+        self._write_around()
         self._typed = sorted(
             {
                 tokenizer.convert_ids_to_tokens(self.placeholder_token_id),
@@ -100,40 +110,52 @@ class NativePipeline(VisionPipeline):
             return [(0, length, f"prompt {next(_prompts)}")]  # no other prompt's keys and values are this one's
         return () if self.keeps_prefix else super().looks_at(spans, length)
 
+    @property
+    def can_use_tiles(self) -> bool:
+        return bool(self._tiles) and self.model_type not in (*_ALWAYS_TILES, *_UNEVEN_TILES)
+
     def limit_pictures(self, max_pixels: int | None = None, use_tiles: bool | None = None) -> None:
-        settings = self.processor.image_processor
+        if use_tiles is not None and not self.can_use_tiles:
+            if reason := _ALWAYS_TILES.get(self.model_type):
+                raise ValueError(
+                    f"use_tiles is {use_tiles}, but {self.name} ({self.model_type}) is always shown parts of large pictures: {reason}. "
+                    "Leave it empty."
+                )
+            if use_tiles:
+                raise ValueError(
+                    f"use_tiles is True, but {self.name} ({self.model_type}) is shown pictures whole, never in parts. Leave it empty."
+                )
         with self._lock:
             self._max_pixels, self._use_tiles = max_pixels, use_tiles
-            for name, own in self._own_tiles.items():
-                wanted = own if use_tiles is None else use_tiles if name in _TILES else own if use_tiles else 1
-                setattr(settings, name, wanted)
-            self._lengths.clear()
             self._processed.clear()
+        self._write_around()
+
+    def image_lengths(
+        self, sizes: Sequence[tuple[int, int]], max_pixels: int | None = None, use_tiles: bool | None = None
+    ) -> list[int]:
+        return [len(ids) for ids in self._ids(sizes, max_pixels, use_tiles)]
 
     def image_ids(self, sizes: Sequence[tuple[int, int]], tokenizer) -> list[list[int]]:
-        key = tuple(sizes)
+        return [list(ids) for ids in self._ids(sizes, self._max_pixels, self._use_tiles)]
+
+    def _ids(self, sizes: Sequence[tuple[int, int]], max_pixels: int | None, use_tiles: bool | None) -> list[list[int]]:
+        key = (tuple(sizes), max_pixels, use_tiles)
         with self._lock:
             if key in self._lengths:
                 self._lengths.move_to_end(key)
-                return [list(ids) for ids in self._lengths[key]]
-        shown = [self._shown(size) for size in sizes]
-        found = [ids[self._before : len(ids) - self._after] for ids in self._expanded(shown)]
+                return self._lengths[key]
+        expanded = self._expanded([_within(size, max_pixels) for size in sizes], use_tiles)
+        before, after = self._plain_ends(use_tiles)
+        found = [ids[before : len(ids) - after] for ids in expanded]
         with self._lock:
             self._lengths[key] = found
             while len(self._lengths) > _MAX_REMEMBERED:
                 self._lengths.popitem(last=False)
-        return [list(ids) for ids in found]
+        return found
 
     def encode_images(self, images: Sequence[Image.Image], lengths: object = None) -> list[ImageFeatures]:
-        shown = [_opaque(image).resize(self._shown(image.size), Image.Resampling.BICUBIC) for image in images]
+        shown = [_opaque(image).resize(_within(image.size, self._max_pixels), Image.Resampling.BICUBIC) for image in images]
         return [ImageFeatures(inputs={"image": torch.from_numpy(np.array(image))}) for image in shown]  # (H, W, 3)
-
-    def _shown(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size at which a picture is handed to the processor."""
-        if self._max_pixels is None or math.prod(size) <= self._max_pixels:
-            return size
-        ratio = math.sqrt(self._max_pixels / math.prod(size))
-        return tuple(max(1, int(side * ratio)) for side in size)
 
     def arranged(self, parts: "Sequence[str | ImagePart]") -> "Sequence[str | ImagePart]":
         """The parts; what a user has typed like a picture's token is broken in two, so that it is never taken for one."""
@@ -247,7 +269,7 @@ class NativePipeline(VisionPipeline):
                 self._processed.move_to_end(key)
                 return self._processed[key]
         images = [[Image.fromarray(found.inputs["image"].cpu().numpy()) for _, found in row] for row in rows]
-        output = self._process(images)
+        output = self._process(images, self._use_tiles)
         for name in ("attention_mask", "labels"):
             output.pop(name, None)
         with self._lock:
@@ -256,10 +278,12 @@ class NativePipeline(VisionPipeline):
                 self._processed.popitem(last=False)
         return output
 
-    def _process(self, rows: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
+    def _process(self, rows: Sequence[Sequence[Image.Image]], use_tiles: bool | None = None) -> dict[str, Tensor]:
         texts = [self._separator + "".join(self.image_mark + self._separator for _ in row) for row in rows]
         images = [list(row) for row in rows]  # by row: some processors spend less on each where there are several
         asked = {"return_mm_token_type_ids": True} if self.model_type in _ASK_FOR_TYPES else {}
+        if use_tiles is not None:  # as arguments: some processors have defaults that go before their settings
+            asked |= dict.fromkeys(self._tiles, use_tiles)
         output = self.processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt", **asked)
         return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in output.items()}
 
@@ -269,9 +293,9 @@ class NativePipeline(VisionPipeline):
         found = [(start + 1, end) for start, end in itertools.pairwise(places) if end - start > 1]
         return [(start, end - (ids[end - 1] == self._bos_id)) for start, end in found]
 
-    def _expanded(self, sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
+    def _expanded(self, sizes: Sequence[tuple[int, int]], use_tiles: bool | None = None) -> list[list[int]]:
         """What the processor writes for pictures of these sizes, each with the plain text at its ends."""
-        ids = self._process([[Image.new("RGB", size) for size in sizes]])["input_ids"][0].tolist()
+        ids = self._process([[Image.new("RGB", size) for size in sizes]], use_tiles)["input_ids"][0].tolist()
         found = [ids[start:end] for start, end in self._segments(ids)]
         if len(found) != len(sizes):
             raise ValueError(f"The processor of {self.name} writes {len(found)} stretches of ids for {len(sizes)} pictures.")
@@ -286,8 +310,21 @@ class NativePipeline(VisionPipeline):
             and int(self._process([[Image.new("RGB", (64, 48))]])["input_ids"][0, 0]) == self._bos_id
         )
 
-    def _plain(self, *pictures: Sequence[int]) -> int:
-        """How many ids of plain text each of these pictures begins with; 0 where they do not begin with the same."""
+    def _write_around(self) -> None:
+        """Set what stands around every picture as plain text, so that it is tokenised with the text beside it."""
+        self._before, self._after = self._plain_ends(self._use_tiles)
+        ids = self._expanded(_PROBED[:1], self._use_tiles)[0]
+        self.image_start = self.processor.tokenizer.decode(ids[: self._before])
+        self.image_end = self.processor.tokenizer.decode(ids[len(ids) - self._after :])
+
+    def _plain_ends(self, use_tiles: bool | None) -> tuple[int, int]:
+        """How many ids of plain text every picture begins with, and ends with; 0 where they do not begin, or end, with the same."""
+        if use_tiles not in self._ends:
+            pictures = [self._expanded([size], use_tiles)[0] for size in _PROBED]
+            self._ends[use_tiles] = tuple(self._plain(each) for each in (pictures, [ids[::-1] for ids in pictures]))
+        return self._ends[use_tiles]
+
+    def _plain(self, pictures: Sequence[Sequence[int]]) -> int:
         found = {tuple(itertools.takewhile(lambda token: token not in self._added, ids)) for ids in pictures}
         return len(found.pop()) if len(found) == 1 else 0
 
@@ -328,6 +365,14 @@ def _placeholder(config: PreTrainedConfig, ids: Sequence[int]) -> int:
     names = ("image_token_id", "image_token_index")
     known = {getattr(config, name, None) for name in names} | {getattr(config.get_text_config(), name, None) for name in names}
     return next((token for token in ids if token in known), max(set(ids), key=ids.count))
+
+
+def _within(size: tuple[int, int], max_pixels: int | None) -> tuple[int, int]:
+    """The size at which a picture is handed to the processor."""
+    if max_pixels is None or math.prod(size) <= max_pixels:
+        return size
+    ratio = math.sqrt(max_pixels / math.prod(size))
+    return tuple(max(1, int(side * ratio)) for side in size)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

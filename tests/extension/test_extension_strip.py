@@ -23,7 +23,7 @@ def history(webui, tmp_path):
 
 
 def strip_of(shown: str) -> str:
-    return re.search(r'<div id="multimodal_vcla_source" hidden>(.*?)</div>', shown)[1]
+    return re.search(r'<div id="multimodal_vcla_source" hidden[^>]*>(.*?)</div>', shown)[1]
 
 
 def test_a_chat_without_pictures_has_none(panel):
@@ -48,6 +48,12 @@ def test_a_picture_that_is_left_out_can_be_taken_in(panel, history):
 def test_it_says_why_no_picture_is_seen(webui, panel, history):
     webui.shared.model_name = "text"
     assert "&#x27;text&#x27; has no vision model" in strip_of(panel.show(history))
+
+
+def test_a_camera_is_offered_where_the_model_sees(webui, panel, history):
+    assert 'hidden data-camera="Webcam"' in panel.show({"internal": []})
+    webui.shared.model_name = "text"
+    assert "data-camera" not in panel.show(history)
 
 
 def test_names_of_files_are_escaped(panel, history):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.base import ImagePart
 from pipelines.registry import is_whole
 
 pytest_plugins = ["webui_stub.plugin"]
@@ -169,10 +170,63 @@ def test_pictures_can_be_made_to_cost_less(webui, load, smolvlm, files):
         less = webui.chat.one_turn("What?", state, files[:1])
         (cheaper,) = vision.current().costs([picture for picture, _ in panel._pictures(history)])
         assert own.ids.shape[1] - less.ids.shape[1] == cost - cheaper > 0
-        assert f"{cheaper} tokens" in panel.show(history)
+        assert f"{cheaper} tokens instead of {cost}" in panel.show(history)
         generated(webui, less)
     finally:
         webui.script.params.update(use_tiles=None, projector_bits=None, vision_device=None)
+
+
+@pytest.fixture
+def refresh(webui):
+    """The panel's controls of what pictures may cost: `{value: tokens of a photo}` of pixels and of tiles, and what is chosen."""
+    pytest.importorskip("gradio")
+    from multimodal_vcla import panel
+
+    def refresh(pixels=None, tiles=None):
+        given = ({"internal": []}, "chat 1", "", "instruct", 4096)
+        controls = (panel._set_limits(pixels, tiles, *given) if pixels or tiles else panel._refresh(*given))[2:]
+        assert all(bool(control["choices"]) == control["visible"] for control in controls)
+        prices = [{v: int(label.split(": ")[1].split()[0].replace(",", "")) for label, v in c["choices"]} for c in controls]
+        return *prices, [control["value"] for control in controls]
+
+    yield refresh
+    webui.script.params.update(max_pixels=None, use_tiles=None)
+
+
+def test_the_panel_offers_what_can_be_chosen_with_its_price(webui, load, refresh, smolvlm, tmp_path):
+    from multimodal_vcla import vision
+
+    def costs():
+        return vision.current().costs([ImagePart.of(Image.new("RGB", (1600, 1200)))])
+
+    load(smolvlm)
+    pixels, tiles, chosen = refresh()
+    assert chosen == [None, "own"] and tiles["own"] == tiles["tiles"] > tiles["whole"] > 0 and pixels == {}
+    assert refresh(tiles="whole") == (pixels, tiles, [None, "whole"]) and costs() == [tiles["whole"]]
+    refresh(tiles="own")
+    webui.script.params.update(max_pixels=10_000)
+    load(native_models.write("qwen2_5_vl", tmp_path / "qwen2_5_vl"))
+    pixels, tiles, chosen = refresh()
+    assert chosen == ["10000", None] and tiles == {} and pixels["10000"] < pixels["100000"] == pixels["own"]
+    assert costs() == [pixels["10000"]]
+    refresh(pixels="own")
+    assert costs() == [pixels["own"]] and webui.script.params["max_pixels"] is None
+
+
+def test_parts_of_pictures_that_cannot_be_left_out_are_refused_with_the_reason(webui, load, refresh, tmp_path):
+    from multimodal_vcla import vision
+
+    webui.script.params.update(use_tiles=False)
+    load(native_models.write("llava_next", tmp_path / "llava_next"))
+    pytest.importorskip("gradio")
+    from multimodal_vcla import panel
+
+    given = ({"internal": []}, "chat 1", "", "instruct", 4096)
+    shown, _, _, tiles = panel._refresh(*given)
+    assert "always shown parts of large pictures: its grids are fixed" in shown
+    assert [value for _, value in tiles["choices"]] == ["own", "whole"] and tiles["value"] == "whole"
+    shown, _, _, tiles = panel._set_limits(None, "own", *given)
+    assert vision.status()[0] == "ready" and tiles["choices"] == [] and "cannot be seen" not in shown
 
 
 def test_text_models_are_loaded_as_ever(webui, load, models_folder, smolvlm):

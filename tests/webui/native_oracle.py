@@ -32,6 +32,8 @@ class NativeOracle:
         allowed = set(self.processor.tokenizer.convert_tokens_to_ids(LETTERS))
         self.banned = [token for token in range(native_models.TEXT["vocab_size"]) if token not in allowed]
         self.bans = ",".join(map(str, self.banned))
+        self.shown: dict[str, bool] = {}
+        """What the processor is told about the pictures."""
 
     def __call__(self, *turns: tuple | str, begun: str = "") -> str:
         """The next answer, or how one that is begun goes on."""
@@ -44,7 +46,9 @@ class NativeOracle:
         """How many ids stand for each picture, plain text around them aside."""
         costs = []
         for picture in pictures:
-            alone = self.processor(images=[[Image.open(picture).convert("RGB")]], text=[self.mark], add_special_tokens=False)
+            alone = self.processor(
+                images=[[Image.open(picture).convert("RGB")]], text=[self.mark], add_special_tokens=False, **self.shown
+            )
             bos = self.processor.tokenizer.bos_token_id
             is_text = [token < 256 or token == bos for token in alone["input_ids"][0]]  # the tokens of bytes
             costs.append(len(is_text) - is_text.index(False) - is_text[::-1].index(False))
@@ -59,7 +63,7 @@ class NativeOracle:
             images += [Image.open(picture).convert("RGB") for picture in pictures]
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True) + begun
         take = self.processor if images else self.processor.tokenizer
-        given = {"images": [images]} if images else {}
+        given = {"images": [images], **self.shown} if images else {}
         return take(**given, text=[text], return_tensors="pt", add_special_tokens=False)
 
     def of_prompt(self, seen: dict, pictures: list[Path]) -> str:

@@ -174,6 +174,21 @@ def test_the_strip_by_the_message_box_takes_pictures_out_and_in(page, oracle, pi
     strip.wait_for(state="hidden")
 
 
+def test_the_panel_unfolds_above_the_message_box(page, pictures):
+    panel, more = page.page.locator("#multimodal_vcla"), page.page.locator("#multimodal_vcla_strip .vcla-more")
+    page.send(RING, *pictures[:2])
+    more.click()
+    page.page.wait_for_selector("#multimodal_vcla.vcla-over")
+    box, row = panel.bounding_box(), page.page.locator("#chat-input-row").bounding_box()
+    assert box["y"] >= 0 and box["y"] + box["height"] <= row["y"]
+    assert abs(box["x"] - row["x"]) < 2 and abs(box["width"] - row["width"]) < 2
+    assert panel.get_by_text("In context: 2 pictures").is_visible()
+    assert page.page.locator("#multimodal_vcla_policy").is_visible()
+    page.page.keyboard.press("Escape")
+    assert more.get_attribute("aria-expanded") == "false"
+    assert panel.bounding_box()["y"] > row["y"], "in its place below the chat"
+
+
 def test_two_browsers_with_different_pictures(server, oracle, pictures, chrome):
     one, two, *_ = pictures
     pages = [Page(chrome, server.url) for _ in range(2)]

@@ -144,15 +144,16 @@ def test_the_camera_hands_its_picture_to_the_message(server, playwright, oracle,
     with browser(playwright, camera) as chrome:
         page = Page(chrome, server.url)
         page.new_chat()
-        page.page.locator("#multimodal_vcla_webcam .label-wrap").click()
+        page.page.click("#multimodal_vcla_snap")
+        page.page.wait_for_selector("#multimodal_vcla_webcam.vcla-over")
         box = page.page.locator("#multimodal_vcla_camera")
-        box.get_by_text("Click to Access Webcam").click()
         page.page.wait_for_function("document.querySelector('#multimodal_vcla_camera video')?.videoWidth > 0")
         box.get_by_label("capture photo").click()
         box.locator("img").wait_for()
         page.settle()
         page.page.click("#multimodal_vcla_take")
         page.page.wait_for_selector("#chat-input .thumbnail-item")
+        page.page.wait_for_selector("#multimodal_vcla_webcam:not(.vcla-over)", state="attached")
         page.wait_until(lambda: not box.locator("img").count())  # the camera is free again
         reply = page.send(TOP_LEFT)
         assert page.page.locator("#chat-input .thumbnail-item").count() == 0

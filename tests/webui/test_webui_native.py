@@ -11,12 +11,16 @@ import shutil
 
 import pytest
 
-from .conftest import data_uri, same
+from .conftest import TOP_LEFT, data_uri, same
 from .driver import Page, Server, by_hand
 from .native_oracle import NUM_NEW, written
+from .test_webui_clients import ASK
 
+WARM = {"qwen2_5_vl", "smolvlm", "llava_next"}
+"""Those that go on from keys and values of earlier turns with pictures."""
 FAMILIES = ["qwen2_5_vl", "gemma3", "smolvlm", "llava_next", "mllama"]
 ONE, TWO, THREE = "What is this?", "And these?", "Which one is it?"
+CLIENTS = {"openai": "OpenAI", "anthropic": "Anthropic"}
 TRUNCATION = "Truncate the prompt up to this length"
 
 
@@ -100,8 +104,13 @@ def test_requests_over_turns(server, models, pictures, name):
         assert ask(server, (ONE, [picture]), **more) == (200, oracle((ONE, [picture])))
     turns = [(ONE, pictures[:1])]
     for asked in [(TWO, pictures[1:3]), (THREE, [])]:
+        before = oracle.length(*turns)
         turns += [oracle(*turns), asked]
-        replies = [ask(server, *turns, stream=stream, **more) for stream in (False, True)]
+        replies = [ask(server, *turns, **more)]
+        served = server.served[-1]
+        assert served["total"] == oracle.length(*turns)
+        assert served["reused"] >= before - 4 if name in WARM else served["reused"] == 0
+        replies.append(ask(server, *turns, stream=True, **more))
         assert replies == [(200, oracle(*turns))] * 2
         if asked[1]:
             assert replies[0][1] != oracle(*turns[:-1], (TWO, pictures[3:5])), "the answer hangs on what is shown"
@@ -111,6 +120,18 @@ def test_requests_over_turns(server, models, pictures, name):
     body = {"messages": [{"role": "user", "content": content}], "max_tokens": NUM_NEW, "temperature": 0, **more}
     status, answer = server.request("/v1/messages", body)
     assert status == 200 and same(answer["content"][0]["text"], oracle((ONE, pictures[:1])))
+
+
+@pytest.mark.parametrize("library", ["openai", "anthropic"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_official_clients_are_answered(server, models, pictures, name, library):
+    client = pytest.importorskip(library)
+    load(server, name)
+    given = {"base_url": f"{server.api}/v1"} if library == "openai" else {"base_url": server.api}
+    client = getattr(client, CLIENTS[library])(**given, api_key="none", max_retries=0)
+    for picture, stream in [(pictures[0], False), (pictures[1], True)]:
+        reply = ASK[library](client, models[name].bans, data_uri(picture), stream)
+        assert reply.startswith(models[name]((TOP_LEFT, [picture])))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -221,3 +242,28 @@ def test_three_pictures_are_simply_there(window, models, pictures):
     assert reply == oracle((TWO, pictures[:3]))
     others = [oracle((TWO, list(shown))) for shown in itertools.permutations(pictures[:3]) if list(shown) != pictures[:3]]
     assert reply not in others
+
+
+@pytest.mark.browser
+def test_the_panel_says_what_a_picture_costs_and_makes_it_cheaper(window, models, pictures):
+    page, oracle, turn = window, models["smolvlm"], (ONE, pictures[:1])
+    choose(page, "smolvlm")
+    own, (cost,) = page.send(*turn[:1], *turn[1]), oracle.costs(pictures[:1])
+    assert own == oracle(turn)
+    page.panel_says(f"one.png\n{cost} tokens", "as the model does by itself: ")
+    oracle.shown = {"do_image_splitting": False}
+    try:
+        page.page.locator("#multimodal_vcla_tiles label", has_text="whole only").click()
+        (cheaper,) = oracle.costs(pictures[:1])
+        assert cheaper < cost
+        page.panel_says(f"whole only: {cheaper} tokens", f"{cheaper} tokens instead of {cost}", f"1 picture, {cheaper} of")
+        with page.reply():
+            page.footer("refresh")
+        assert page.last_reply() == oracle(turn) != own
+    finally:
+        oracle.shown = {}
+        page.page.locator("#multimodal_vcla_tiles label", has_text="as the model does").click()
+        page.panel_says(f"1 picture, {cost} of")
+    with page.reply():
+        page.footer("refresh")
+    assert page.last_reply() == own
