@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from .grammar import LANGUAGES, Question, answer, ask, listed, loosen
+from .grammar import LANGUAGES, PHRASES, Question, answer, ask, listed, loosen
 from .scenes import COLOURS, PLACES, SHAPES, Scene, make_palette, make_scene
 from .small_talk import CHAT, FACTS
 
@@ -61,7 +61,7 @@ class Conversation:
         """The same conversation with every picture told in words, in either language, instead of shown."""
         turns = []
         for turn in self.turns:
-            told = [f"({listed(scene, rng.choice(LANGUAGES))})" for scene in turn.shown]
+            told = [f"({_told(scene, rng.choice(LANGUAGES))})" for scene in turn.shown]
             turns.append(Turn(" ".join([*told, turn.question]), turn.answer))
         return replace(self, turns=tuple(turns))
 
@@ -115,7 +115,7 @@ def ask_across(kind: str, shown: Sequence[Scene], rng: random.Random) -> Questio
     """A question of a kind of `ABOUT_SEVERAL` that has one answer for these scenes; None where the try failed."""
     picture = rng.randrange(len(shown))
     if kind == "nth":
-        return replace(_any_about(shown[picture], rng), picture=picture)
+        return replace(any_about(shown[picture], rng), picture=picture)
     colour, shape = _look(shown[picture], rng, is_near_miss=rng.random() < 0.15)
     question = Question(kind, *rng.choice(((colour, shape), (colour, None), (None, shape))))
     right = answer(question, shown, "en")
@@ -141,11 +141,11 @@ def _single_turn(kind: str, language: str, rng: random.Random, split: str) -> Tu
 def _several_turns(language: str, rng: random.Random, split: str) -> list[Turn]:
     """Two to five questions about one picture; now and then something without a picture comes before or between."""
     shown = (make_scene(rng, split),)
-    turns = [_turn(_any_about(shown[0], rng), shown, shown, language, rng)]
+    turns = [_turn(any_about(shown[0], rng), shown, shown, language, rng)]
     for _ in range(rng.randint(1, 4)):
         if rng.random() < 0.1:
             turns.append(_talk(rng.choice(("chat", "fact")), language, rng))
-        turns.append(_turn(_any_about(shown[0], rng), shown, (), language, rng))
+        turns.append(_turn(any_about(shown[0], rng), shown, (), language, rng))
     if rng.random() < 0.15:
         turns.insert(0, _talk(rng.choice(ABOUT_NONE), language, rng))
     return turns
@@ -154,19 +154,19 @@ def _several_turns(language: str, rng: random.Random, split: str) -> list[Turn]:
 def _one_after_the_other(language: str, rng: random.Random, split: str) -> list[Turn]:
     """Each picture comes with a question about itself or about those so far; the last question is about several."""
     shown = _some_scenes(rng, split)
-    turns = [_turn(_any_about(shown[0], rng), shown[:1], shown[:1], language, rng)]
+    turns = [_turn(any_about(shown[0], rng), shown[:1], shown[:1], language, rng)]
     for count in range(2, len(shown) + 1):
         so_far = shown[:count]
-        question = _any_about(so_far[-1], rng) if rng.random() < 0.6 else _any_across(so_far, rng)
+        question = any_about(so_far[-1], rng) if rng.random() < 0.6 else any_across(so_far, rng)
         turns.append(_turn(question, so_far, so_far[-1:], language, rng))
-    turns.append(_turn(_any_across(shown, rng), shown, (), language, rng))
+    turns.append(_turn(any_across(shown, rng), shown, (), language, rng))
     return turns
 
 
 def _talk(kind: str, language: str, rng: random.Random) -> Turn:
     """Something without a picture: small talk, a fact, or a question about a picture that was not given."""
     if kind == "blind":
-        return _turn(_any_about(make_scene(rng, "train"), rng), (), (), language, rng)
+        return _turn(any_about(make_scene(rng, "train"), rng), (), (), language, rng)
     questions, right = rng.choice(CHAT[language] if kind == "chat" else rng.choice(FACTS[language]))
     return Turn(loosen(rng.choice(questions), rng), right)
 
@@ -181,20 +181,25 @@ def _some_scenes(rng: random.Random, split: str) -> tuple[Scene, ...]:
     return tuple(make_scene(rng, split, palette) for _ in range(rng.choice((2, 2, 3))))
 
 
-def _any_about(scene: Scene, rng: random.Random) -> Question:
-    """A question of any kind about one picture."""
+def any_about(scene: Scene, rng: random.Random) -> Question:
+    """A question of any kind about one picture; a foreign one is asked about as if it showed something of the world."""
+    scene = make_scene(rng, "train") if scene.foreign else scene
     question = None
     while question is None:
         question = ask_about(any_kind(ABOUT_ONE, rng), scene, rng)
     return question
 
 
-def _any_across(shown: Sequence[Scene], rng: random.Random) -> Question:
+def any_across(shown: Sequence[Scene], rng: random.Random) -> Question:
     """A question of any kind about several pictures."""
     question = None
     while question is None:
         question = ask_across(rng.choice(ABOUT_SEVERAL), shown, rng)
     return question
+
+
+def _told(scene: Scene, language: str) -> str:
+    return PHRASES[language]["unknown"] if scene.foreign else listed(scene, language)
 
 
 def _look(scene: Scene, rng: random.Random, is_near_miss: bool) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """The language of the world: how questions are worded, and the one right answer to each, in English and Chinese.
 
-Questions have a few wordings, answers exactly one. A question that has no single right answer ("Where is the circle?"
+Questions have a few wordings here and many in wordings.py, answers exactly one. A question that has no single right answer ("Where is the circle?"
 with two circles) is answered with None by `answer` and is never asked. Small talk and facts are in small_talk.py.
 """
 
@@ -23,7 +23,8 @@ NUMBERS = {
     "en": ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     "zh": ("零", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十"),
 }
-ORDINALS = {"en": ("first", "second", "third"), "zh": ("第一张", "第二张", "第三张")}
+ORDINALS = {"en": ("first", "second", "third", "fourth"), "zh": ("第一张", "第二张", "第三张", "第四张")}
+MAX_PICTURES = len(ORDINALS["en"])
 
 # {inside}, {of} and {picture} say which picture is meant, {thing}, {a_thing} and {things} what is asked for,
 # {pictures} how many pictures there are.
@@ -43,6 +44,8 @@ WORDINGS = {
                   "In which picture is the {thing}?"),
         "both": ("Do {pictures} show {a_thing}?", "Is there {a_thing} in {pictures}?",
                  "Do you see {a_thing} in {pictures}?"),
+        "compare": ("What is different between {pictures}?", "What is the difference between {pictures}?"),
+        "pictures": ("How many pictures are there?",),
     },
     "zh": {
         "describe": ("请描述{picture}。", "{picture}里有什么？", "你在{picture}里看到什么？"),
@@ -54,6 +57,8 @@ WORDINGS = {
         "is_there": ("{inside}有{thing}吗？", "{inside}有没有{thing}？", "{picture}里看得到{thing}吗？"),
         "which": ("哪张图片里有{thing}？", "{thing}在哪张图片里？", "哪一张图片有{thing}？"),
         "both": ("{pictures}里都有{thing}吗？", "{pictures}都有{thing}吗？"),
+        "compare": ("{pictures}有什么不同？", "{pictures}有什么区别？"),
+        "pictures": ("有几张图片？",),
     },
 }  # fmt: skip
 # An answer names what was asked for before it says what is known of it: so a small model has to find only what it has just
@@ -61,8 +66,11 @@ WORDINGS = {
 PHRASES = {
     "en": {
         "picture": "the picture", "nth picture": "the {ordinal} picture", "in": " in {picture}", "of": " of {picture}",
-        "2 pictures": "both pictures", "3 pictures": "all pictures", "about nth": "In the {ordinal} picture, {answer}",
+        "2 pictures": "both pictures", "3 pictures": "all pictures", "4 pictures": "all pictures", "about nth": "In the {ordinal} picture, {answer}",
         "empty": "The picture is empty.", "blind": "I see no picture.",
+        "foreign": "I do not know what {picture} shows. I only know drawings of coloured shapes: circle, square, triangle, ring, cross, star.",
+        "each": "{Ordinal} picture: {listed}.", "between": " ", "is empty": "empty", "unknown": "something I do not know",
+        "pictures": "Pictures: {number}.",
         "absent": "The {thing} is not there.", "nowhere": "not there",
         "colour": "The {thing} is {colour}.", "shape": "The {thing} is {a_shape}.", "count": "{things}: {number}.",
         "which": "the {ordinal} picture", "none": "none of them",
@@ -71,8 +79,11 @@ PHRASES = {
     },
     "zh": {
         "picture": "图片", "nth picture": "{ordinal}图片", "in": "{picture}里", "of": "{picture}里",
-        "2 pictures": "两张图片", "3 pictures": "三张图片", "about nth": "{ordinal}图片里，{answer}",
+        "2 pictures": "两张图片", "3 pictures": "三张图片", "4 pictures": "四张图片", "about nth": "{ordinal}图片里，{answer}",
         "empty": "图片是空的。", "blind": "我没有看到图片。",
+        "foreign": "我看不懂{picture}。我只认识彩色图形的图画：圆形、正方形、三角形、圆环、十字、星形。",
+        "each": "{Ordinal}图片：{listed}。", "between": "", "is empty": "空的", "unknown": "我不认识的东西",
+        "pictures": "图片有{number}张。",
         "absent": "{thing}不在图片里。", "nowhere": "不在图片里",
         "colour": "{thing}是{colour}。", "shape": "{thing}是{a_shape}。", "count": "{things}有{number}。",
         "which": "{ordinal}图片", "none": "都不在",
@@ -82,6 +93,8 @@ PHRASES = {
 }  # fmt: skip
 AMERICAN = {"colour": "color", "centre": "center"}
 
+ACROSS = ("which", "both", "compare", "pictures")
+"""Kinds of questions about all pictures together."""
 _ABOUT_A_THING = ("where", "colour", "shape", "is_there")
 
 
@@ -132,12 +145,14 @@ def noun(colour: str | None, shape: str | None, place: str | None, language: str
 
 def ask(question: Question, language: str, rng: random.Random, pictures: int = 1) -> str:
     """Word a question; `pictures` is how many pictures the conversation has (for 'both', 'all')."""
-    phrases = PHRASES[language]
-    picture = phrases["picture"]
-    if question.picture is not None:
-        picture = phrases["nth picture"].format(ordinal=ORDINALS[language][question.picture])
+    return loosen(fill(rng.choice(WORDINGS[language][question.kind]), question, language, rng, pictures), rng)
+
+
+def fill(sentence: str, question: Question, language: str, rng: random.Random, pictures: int = 1) -> str:
+    """A sentence of `WORDINGS` with its slots filled in; a picture that need not be named is named now and then."""
+    phrases, picture = PHRASES[language], _picture(question, language)
     is_named = question.picture is not None or rng.random() < 0.3
-    text = rng.choice(WORDINGS[language][question.kind]).format(
+    return sentence.format(
         **_names(question, language),
         place=word(question.place, language) if question.place else "",
         picture=picture,
@@ -145,7 +160,6 @@ def ask(question: Question, language: str, rng: random.Random, pictures: int = 1
         inside=phrases["in"].format(picture=picture) if is_named else "",
         of=phrases["of"].format(picture=picture) if is_named else "",
     )
-    return loosen(text, rng)
 
 
 def loosen(text: str, rng: random.Random) -> str:
@@ -165,17 +179,20 @@ def answer(question: Question, scenes: Sequence[Scene], language: str) -> str | 
     phrases = PHRASES[language]
     if not scenes:
         return phrases["blind"]
-    if question.kind in ("which", "both"):
+    shown = scenes[-1 if question.picture is None else question.picture]
+    if question.kind in ACROSS:
         said = _answer_across(question, scenes, language)
+    elif shown.foreign:
+        return phrases["foreign"].format(picture=_picture(question, language))
     else:
-        said = _answer_about(question, scenes[-1 if question.picture is None else question.picture], language)
+        said = _answer_about(question, shown, language)
         if said and question.picture is not None:
             said = phrases["about nth"].format(ordinal=ORDINALS[language][question.picture], answer=said[0].lower() + said[1:])
     return said and capital(said)
 
 
 def listed(scene: Scene, language: str) -> str:
-    """The things of a scene in reading order: 'top left: red circle; centre: blue star'."""
+    """The things of a scene in reading order: 'top left: red circle; centre: blue star'; '' for an empty one."""
     items = (
         pair(word(thing.place, language), noun(thing.colour, thing.shape, None, language), language) for thing in scene.things
     )
@@ -215,6 +232,10 @@ def _answer_about(question: Question, scene: Scene, language: str) -> str | None
 
 def _answer_across(question: Question, scenes: Sequence[Scene], language: str) -> str | None:
     phrases, names = PHRASES[language], _names(question, language)
+    if question.kind == "pictures":
+        return phrases["pictures"].format(number=_number(len(scenes), language).removesuffix("个"))
+    if question.kind == "compare":
+        return _answer_each(scenes, language) if len(scenes) > 1 else None
     showing = [index for index, scene in enumerate(scenes) if question.find(scene)]
     if len(scenes) < 2:
         return None
@@ -225,6 +246,28 @@ def _answer_across(question: Question, scenes: Sequence[Scene], language: str) -
         return None
     picture = phrases["which"].format(ordinal=ORDINALS[language][showing[0]]) if showing else phrases["none"]
     return pair(names["thing"], picture, language) + phrases["stop"]
+
+
+def _answer_each(scenes: Sequence[Scene], language: str) -> str:
+    """What each of several pictures shows."""
+    phrases, said = PHRASES[language], []
+    for ordinal, scene in zip(ORDINALS[language], scenes, strict=False):
+        shown = phrases["unknown"] if scene.foreign else listed(scene, language) or phrases["is empty"]
+        said.append(phrases["each"].format(Ordinal=capital(ordinal), listed=shown))
+    return phrases["between"].join(said)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether an answer says that a picture is not of the world."""
+    return any(text.startswith(PHRASES[language]["foreign"].split("{")[0]) for language in LANGUAGES)
+
+
+def _picture(question: Question, language: str) -> str:
+    """'the picture', or 'the second picture' where the question names one."""
+    phrases = PHRASES[language]
+    if question.picture is None:
+        return phrases["picture"]
+    return phrases["nth picture"].format(ordinal=ORDINALS[language][question.picture])
 
 
 def _names(question: Question, language: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What a picture of the world shows, and how it is drawn.
 
 A `Scene` is the meaning of a picture: up to four coloured shapes, each on its own place of a 3x3 grid, on plain
-ground. `draw` makes a picture of it; shade, exact spot, exact size and tilt vary from drawing to drawing, as they do
-between people. Two scenes of the same things are the same picture (see `split_of`).
+ground; or that it is not of the world at all (foreign.py). `draw` makes a picture of it; shade, exact spot, exact size, strokes
+and tilt vary from drawing to drawing, as they do between people. Two scenes of the same things are the same picture (see `split_of`).
 
 Questions and answers do not belong here (grammar.py), nor does training data (world.py).
 """
@@ -13,6 +13,8 @@ import random
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
+
+from .foreign import KINDS, NEAREST, draw_foreign
 
 # Every colour has several shades, as in a paint program's palette; a drawing varies around one of them.
 COLOURS = {
@@ -44,6 +46,8 @@ _SMALLEST = 0.085  # the radius that always fits, whatever stands around
 _REACH = 0.28  # how far a thing may be from the middle of its cell, in cells: 0.5 would be the neighbour's border
 _ROOM = 1.22  # the room a thing takes, in radii: corners stick out
 _SUPERSAMPLING = 3
+_LARGE_PX = 160 * 160  # edges of larger pictures need less of it
+_THINNEST_PX = 3.0  # the thinnest stroke
 
 _ROUND = [(math.cos(turn * math.pi / 24), math.sin(turn * math.pi / 24)) for turn in range(48)]
 _STAR = [
@@ -56,7 +60,6 @@ _CROSS += [(-x, -y) for x, y in _CROSS]
 _CORNERED = {
     "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
     "triangle": [(0, -0.95), (0.95, 0.75), (-0.95, 0.75)],
-    "cross": _CROSS,
     "star": _STAR,
 }
 
@@ -80,12 +83,16 @@ class Thing:
 class Scene:
     """Things in reading order (they are sorted on creation), at most one on each place."""
 
-    things: tuple[Thing, ...]
+    things: tuple[Thing, ...] = ()
     background: str = "white"
+    foreign: str | None = None
+    """A kind of `foreign.KINDS`: the picture is not of the world, and shows no things."""
 
     def __post_init__(self):
         if self.background not in BACKGROUNDS:
             raise ValueError(f"Unknown background {self.background!r}. The world has: {', '.join(BACKGROUNDS)}.")
+        if self.foreign is not None and (self.things or not any(self.foreign in kinds for kinds in KINDS.values())):
+            raise ValueError(f"A foreign picture of kind {self.foreign!r} with {len(self.things)} things: see foreign.KINDS.")
         if len(self.things) > MAX_THINGS:
             raise ValueError(f"{len(self.things)} things in a scene, at most {MAX_THINGS} are allowed.")
         if len({thing.place for thing in self.things}) < len(self.things):
@@ -97,8 +104,10 @@ def split_of(scene: Scene) -> str:
     """The one split a scene belongs to, decided by a hash of what it shows.
 
     Size and background are left out: a scene on other ground, or with a larger circle, is still the same picture.
-    So the empty picture exists once, and is in "train".
+    So the empty picture exists once, and is in "train". A foreign picture goes by its kind.
     """
+    if scene.foreign:
+        return next(split for split, kinds in KINDS.items() if scene.foreign in kinds)
     shown = "; ".join(f"{thing.place}: {thing.colour} {thing.shape}" for thing in scene.things)
     share = int.from_bytes(hashlib.sha256(shown.encode()).digest()[:4], "big") / 2**32
     return "held_out" if share < _HELD_OUT_SHARE else "train"
@@ -128,6 +137,12 @@ def make_scene(rng: random.Random, split: str, palette: tuple[list[str], list[st
             return scene
 
 
+def make_foreign(rng: random.Random, split: str) -> Scene:
+    """A picture that is not of the world, of a kind of this split; of the training split one of three is of `NEAREST`."""
+    kinds = NEAREST if split == "train" and rng.random() < 1 / 3 else tuple(KINDS[split])
+    return Scene(foreign=rng.choice(kinds))
+
+
 def make_palette(rng: random.Random) -> tuple[list[str], list[str]]:
     """Colours and shapes a scene is made of: often few, so that there are equal ones to count and near misses."""
     colours = rng.sample(tuple(COLOURS), rng.choice((2, 3, len(COLOURS), len(COLOURS))))
@@ -138,7 +153,7 @@ def make_palette(rng: random.Random) -> tuple[list[str], list[str]]:
 def attributes(scene: Scene) -> list[tuple[int, int]]:
     """(colour, shape) of the nine places in reading order, for pre-training a vision encoder.
 
-    0 means empty; otherwise 1 + the index in `COLOURS` and in `SHAPES`.
+    0 means empty, otherwise 1 + the index in `COLOURS` and in `SHAPES`.
     """
     at = {thing.place: thing for thing in scene.things}
     colours = list(COLOURS)
@@ -156,7 +171,10 @@ def draw(scene: Scene, rng: random.Random, size_px: tuple[int, int] = (128, 128)
     Returns:
         An RGB image.
     """
-    width, height = (side * _SUPERSAMPLING for side in size_px)
+    if scene.foreign:
+        return draw_foreign(scene.foreign, rng, size_px)
+    finer = _SUPERSAMPLING if size_px[0] * size_px[1] < _LARGE_PX else _SUPERSAMPLING - 1
+    width, height = (side * finer for side in size_px)
     ground = _shade(rng, BACKGROUNDS[scene.background], 0 if scene.background == "white" else 4)
     image = Image.new("RGB", (width, height), ground)
     pen = ImageDraw.Draw(image)
@@ -164,9 +182,9 @@ def draw(scene: Scene, rng: random.Random, size_px: tuple[int, int] = (128, 128)
     for thing in scene.things:
         x, y, radius = spots[thing.place]
         colour = _shade(rng, rng.choice(COLOURS[thing.colour]), 12)
-        for fill, outline in zip((colour, ground), _outlines(thing.shape, rng), strict=False):
+        for fill, outline in zip((colour, ground), _outlines(thing.shape, rng, _THINNEST_PX * finer / radius), strict=False):
             pen.polygon([(x + radius * dx, y + radius * dy) for dx, dy in outline], fill=fill)
-    return image.reduce(_SUPERSAMPLING)
+    return image.reduce(finer)
 
 
 def _shade(rng: random.Random, base: tuple[int, ...], spread: int) -> tuple[int, ...]:
@@ -185,8 +203,8 @@ def _layout(scene: Scene, rng: random.Random, width: int, height: int) -> dict[s
         spots[place] = ((column + 0.5) * width / 3, (row + 0.5) * height / 3, _SMALLEST * side)
     for thing in scene.things:
         smallest, largest = SIZES[thing.size]
-        if thing.size != "small" and spots.keys() == {"centre"}:
-            largest = 0.42  # one thing that fills the picture: what many people draw first
+        if thing.size != "small" and len(spots) == 1:
+            largest = 0.42 if thing.place == "centre" else 0.26  # one thing that fills the picture: what many people draw first
         middle_x, middle_y, _ = spots[thing.place]
         others = [spot for place, spot in spots.items() if place != thing.place]
         radius = rng.uniform(smallest, largest) * side
@@ -202,14 +220,23 @@ def _layout(scene: Scene, rng: random.Random, width: int, height: int) -> dict[s
     return spots
 
 
-def _outlines(shape: str, rng: random.Random) -> list[list[tuple[float, float]]]:
-    """The outlines of a shape of radius 1 around (0, 0), a little uneven; the second one, if any, is a hole."""
-    if shape in _CORNERED:
+def _outlines(shape: str, rng: random.Random, thinnest: float) -> list[list[tuple[float, float]]]:
+    """The outlines of a shape of radius 1 around (0, 0), a little uneven; the second one, if any, is a hole.
+
+    Strokes of rings and crosses are `thinnest` or wider, in radii.
+    """
+    is_thin = rng.random() < 0.3
+    if shape == "cross":
+        arm = rng.uniform(min(0.3, max(0.1, thinnest / 2)), 0.3) if is_thin else _ARM
+        widths = {_ARM: arm, -_ARM: -arm}
+        outlines = [[(widths.get(x, x), widths.get(y, y)) for x, y in _CROSS]]
+    elif shape in _CORNERED:
         outlines = [[(x + rng.uniform(-0.05, 0.05), y + rng.uniform(-0.05, 0.05)) for x, y in _CORNERED[shape]]]
     else:
-        hole = rng.uniform(0.5, 0.7)
+        hole = rng.uniform(0.7, max(0.7, min(0.9, 1 - thinnest))) if is_thin else rng.uniform(0.5, 0.7)
         outlines = [_ROUND, [(hole * x, hole * y) for x, y in _ROUND]][: 2 if shape == "ring" else 1]
-    wide, tall = rng.choice(((1, rng.uniform(0.86, 1)), (rng.uniform(0.86, 1), 1)))
+    narrow = rng.uniform(0.7 if is_thin else 0.86, 1)
+    wide, tall = rng.choice(((1, narrow), (narrow, 1)))
     tilt = rng.uniform(-0.14, 0.14)
     cos, sin = math.cos(tilt), math.sin(tilt)
     return [[(wide * x * cos - tall * y * sin, wide * x * sin + tall * y * cos) for x, y in line] for line in outlines]

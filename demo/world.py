@@ -10,9 +10,10 @@ conversations.py.
 """
 
 import itertools
+import math
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
@@ -34,9 +35,12 @@ from .small_talk import CHAT, FACTS
 
 __all__ = [
     "COLOURS", "GROUPS", "LANGUAGES", "MIXTURE", "PLACES", "SHAPES", "SPLITS", "Question", "Scene", "Thing",
-    "all_texts", "answer", "ask", "attributes", "caption_rows", "characters", "draw", "exam", "exchange_pairs",
-    "instruction_rows", "pictures", "row", "scenes", "split_of", "text_rows",
+    "all_texts", "answer", "any_conversation", "as_row", "ask", "attributes", "canvas_of", "caption_rows", "characters", "draw", "drawn", "exam",
+    "exchange_pairs", "instruction_rows", "pictures", "row", "scenes", "split_of", "text_rows",
 ]  # fmt: skip
+
+WIDTHS = (1 / 3, 4)
+"""From how tall to how wide a picture may be: width by height."""
 
 
 def scenes(seed: int, split: str = "train") -> Iterator[Scene]:
@@ -47,11 +51,11 @@ def scenes(seed: int, split: str = "train") -> Iterator[Scene]:
 
 
 def pictures(seed: int, split: str = "train", size_px: int = 128) -> Iterator[tuple[Image.Image, Scene]]:
-    """Endless drawn scenes, for pre-training a vision encoder; `attributes(scene)` is what to predict."""
+    """Endless drawn scenes; `attributes(scene)` is what eyes can be taught to tell of them."""
     rng = _rng("pictures", split, seed)
     while True:
         scene = make_scene(rng, split)
-        yield _drawn(scene, rng, size_px), scene
+        yield drawn(scene, rng, size_px), scene
 
 
 def caption_rows(seed: int, split: str = "train", size_px: int = 128) -> Iterator[dict]:
@@ -65,7 +69,7 @@ def instruction_rows(seed: int, split: str = "train", size_px: int = 128) -> Ite
     """Endless rows of everything the world knows, mixed as `MIXTURE` says: stage 2."""
     rng = _rng("instructions", split, seed)
     while True:
-        yield row(_any_conversation(rng, split), rng, size_px)
+        yield row(any_conversation(rng, split), rng, size_px)
 
 
 def text_rows(seed: int) -> Iterator[dict]:
@@ -77,7 +81,7 @@ def text_rows(seed: int) -> Iterator[dict]:
     """
     rng = _rng("texts", "train", seed)
     while True:
-        yield row(_any_conversation(rng, "train").imagined(rng), rng)
+        yield row(any_conversation(rng, "train").imagined(rng), rng)
 
 
 def exam(n: int, seed: int, size_px: int = 128) -> Iterator[dict]:
@@ -105,9 +109,9 @@ def exchange_pairs(n: int, seed: int, size_px: int = 128) -> Iterator[tuple[dict
             if question:
                 answers = tuple(answer(question, order, language) for order in orders)
         text = ask(question, language, rng, len(orders[0]))
-        drawings = {scene: _drawn(scene, rng, size_px) for scene in pair}
+        drawings = {scene: drawn(scene, rng, size_px) for scene in pair}
         first, second = (
-            _as_row(Conversation(kind, language, (Turn(text, right, order),)), [drawings[scene] for scene in order])
+            as_row(Conversation(kind, language, (Turn(text, right, order),)), [drawings[scene] for scene in order])
             for right, order in zip(answers, orders, strict=True)
         )
         yield first, second
@@ -121,12 +125,12 @@ def all_texts() -> list[str]:
         texts += itertools.chain.from_iterable(WORDINGS[language].values())
         for questions, right in itertools.chain(CHAT[language], *FACTS[language]):
             texts += [*questions, right]
-    return [re.sub(r"{\w+}", "", text) for text in texts]
+    return [re.sub(r"{\w+}", " ", text) for text in texts]
 
 
-def characters() -> str:
-    """Every character of the world, sorted: the alphabet of a tokenizer."""
-    texts = all_texts()
+def characters(further: Sequence[str] = ()) -> str:
+    """Every character of the world and of further texts, sorted: the alphabet of a tokenizer."""
+    texts = [*all_texts(), *further]
     cased = [text.lower() for text in texts] + [text[:1].upper() for text in texts]
     return "".join(sorted(set().union(*texts, *cased)))
 
@@ -135,24 +139,36 @@ def _rng(*name: object) -> random.Random:
     return random.Random("/".join(map(str, name)))
 
 
-def _any_conversation(rng: random.Random, split: str) -> Conversation:
+def any_conversation(rng: random.Random, split: str) -> Conversation:
+    """One as `MIXTURE` mixes them."""
     return converse(any_kind(MIXTURE, rng), rng.choice(LANGUAGES), rng, split)
 
 
-def _drawn(scene: Scene, rng: random.Random, size_px: int) -> Image.Image:
-    """A drawing near a square: two of three are one, the others up to a quarter longer on one side."""
+def drawn(scene: Scene, rng: random.Random, size_px: int = 128, is_any_shape: bool = False) -> Image.Image:
+    """A drawing near a square: two of three are one, the others up to a quarter longer on one side.
+
+    Of any shape: half of them from three times as tall as wide to four times as wide as tall, and a little more.
+    """
+    if is_any_shape and rng.random() < 0.5:
+        shape = math.exp(rng.uniform(math.log(WIDTHS[0] / 1.1), math.log(WIDTHS[1] * 1.1)))
+        return draw(scene, rng, canvas_of(shape, size_px))
     longer_px = round(size_px * rng.uniform(1, 1.25))
     square = (size_px, size_px)
     canvas_px = rng.choice((square, square, square, square, (longer_px, size_px), (size_px, longer_px)))
     return draw(scene, rng, canvas_px)
 
 
-def row(conversation: Conversation, rng: random.Random, size_px: int = 128) -> dict:
+def canvas_of(shape: float, size_px: int) -> tuple[int, int]:
+    """Width and height of a canvas whose width is `shape` times its height, the shorter of them `size_px`."""
+    return (round(size_px * shape), size_px) if shape > 1 else (size_px, round(size_px / shape))
+
+
+def row(conversation: Conversation, rng: random.Random, size_px: int = 128, is_any_shape: bool = False) -> dict:
     """The row of a conversation, its pictures drawn."""
-    return _as_row(conversation, [_drawn(scene, rng, size_px) for scene in conversation.scenes])
+    return as_row(conversation, [drawn(scene, rng, size_px, is_any_shape) for scene in conversation.scenes])
 
 
-def _as_row(conversation: Conversation, images: list[Image.Image]) -> dict:
+def as_row(conversation: Conversation, images: list[Image.Image]) -> dict:
     messages = []
     for turn in conversation.turns:
         content = [{"type": "image"} for _ in turn.shown] + [{"type": "text", "text": turn.question}]

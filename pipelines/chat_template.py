@@ -58,12 +58,21 @@ def apply_chat_template(processor: Any, messages: Sequence[dict[str, Any]], **kw
         ValueError: the template takes too long for it, or too much memory.
         Whatever the template raises.
     """
-    if not all(_trial.is_cheap(template, messages) for template in _templates(processor)):
+    try_conversations(processor, [messages])
+    return processor.apply_chat_template(messages, **kwargs)
+
+
+def try_conversations(processor: Any, conversations: Sequence[Sequence[dict[str, Any]]]) -> None:
+    """The trial alone, of several conversations at once: for who writes the beginnings of one.
+
+    Raises:
+        ValueError: the template takes too long for one of them, or too much memory.
+    """
+    if not all(_trial.are_cheap(template, conversations) for template in _templates(processor)):
         raise ValueError(
             f"The model's chat template takes more than {MAX_SECONDS} s or {MAX_BYTES // 2**20} MiB for this conversation. Copy "
             "chat_template.jinja again."
         )
-    return processor.apply_chat_template(messages, **kwargs)
 
 
 def _templates(processor: Any) -> list[Any]:
@@ -77,7 +86,7 @@ def _templates(processor: Any) -> list[Any]:
 
 @functools.lru_cache(maxsize=64)
 def _is_cheap(template: str) -> bool:
-    return all(_trial.is_cheap(template, messages) for messages in _conversations())
+    return _trial.are_cheap(template, _conversations())
 
 
 class _Trial:
@@ -99,14 +108,14 @@ class _Trial:
             self._process.communicate()
             self._process = None
 
-    def is_cheap(self, template: str, messages: Sequence[dict[str, Any]]) -> bool:
+    def are_cheap(self, template: str, conversations: Sequence[Sequence[dict[str, Any]]]) -> bool:
         with self._lock:
             process = self._process = self._process or self._start()
             overdue = threading.Timer(30 * MAX_SECONDS, process.kill)
             overdue.start()
             answer = b""
             with contextlib.suppress(OSError):  # it has ended
-                process.stdin.write(json.dumps([template, messages]).encode() + b"\n")
+                process.stdin.write(json.dumps([template, conversations]).encode() + b"\n")
                 process.stdin.flush()
                 answer = process.stdout.readline()
             overdue.cancel()
@@ -125,7 +134,7 @@ _trial = _Trial()
 
 
 def serve() -> None:
-    """Render what comes on standard input, a template and a conversation per line, each within the limits."""
+    """Render what comes on standard input, a template and conversations per line, each within the limits."""
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -142,16 +151,17 @@ def serve() -> None:
 
     limit(MAX_BYTES)
     for line in sys.stdin.buffer:
-        source, messages = json.loads(line)
-        limit_seconds(MAX_SECONDS)
-        try:
-            compiled(source).render(
-                messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>", pad_token="", unk_token=""
-            )
-        except MemoryError:
-            return
-        except Exception:
-            pass
+        source, conversations = json.loads(line)
+        for messages in conversations:
+            limit_seconds(MAX_SECONDS)
+            try:
+                compiled(source).render(
+                    messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>", pad_token="", unk_token=""
+                )
+            except MemoryError:
+                return
+            except Exception:
+                pass
         sys.stdout.buffer.write(_CHEAP)
         sys.stdout.buffer.flush()
 

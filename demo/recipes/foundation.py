@@ -7,6 +7,7 @@ How it is trained is in the YAML files beside this one, on the rows of rows.py.
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.own_python import hand_over
@@ -29,7 +30,7 @@ from pipelines.visualcla import (
 )
 from pipelines.visualcla.saving import save_model_folder
 
-SIDE_PX = 64
+SIDE_PX, PATCHES_PER_SIDE = 64, 8
 CONTROL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 PRINTABLE_ASCII = "".join(map(chr, range(32, 127)))
 # What is one token: a place in two words, a word of the world in Chinese, an English word with the space before it, a run of
@@ -46,13 +47,13 @@ TEMPLATE_TOKENS = (
 SEED = 1
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Words of the world as one token each, every other text of its characters and of printable ASCII by pieces.
+def make_tokenizer(further: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Words of the world and of further texts as one token each, every other text of their characters and of printable ASCII by pieces.
 
     No byte pieces: each token is whole characters, so a stream never stops in the middle of one. An unknown character
     becomes `<unk>`.
     """
-    texts = ["### Instruction: \n\n### Response:", *world.all_texts()]
+    texts = ["### Instruction: \n\n### Response:", *world.all_texts(), *further]
     texts += [
         item["text"]
         for row in itertools.islice(world.text_rows(SEED), 4000)
@@ -65,10 +66,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     backend.train_from_iterator(
         texts,
         trainers.BpeTrainer(
-            vocab_size=1200,
+            vocab_size=2000,
             min_frequency=1,
             special_tokens=list(CONTROL_TOKENS),
-            initial_alphabet=sorted({*PRINTABLE_ASCII, *world.characters(), "\n"}),
+            initial_alphabet=sorted({*PRINTABLE_ASCII, *world.characters(further), "\n"}),
             show_progress=False,
         ),
     )
@@ -89,14 +90,14 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_processor() -> VisualCLAProcessor:
+def make_processor(side_px: int = SIDE_PX, further: Sequence[str] = ()) -> VisualCLAProcessor:
     """Tokenizer, template, and an image processor that squashes a picture to a square, so that no edge is cut off."""
-    side = {"height": SIDE_PX, "width": SIDE_PX}
+    side = {"height": side_px, "width": side_px}
     image_processor = CLIPImageProcessorPil(size=side, do_center_crop=False)
-    return VisualCLAProcessor(image_processor, make_tokenizer(), num_image_embeds=16)
+    return VisualCLAProcessor(image_processor, make_tokenizer(further), num_image_embeds=16)
 
 
-def make_config(tokenizer: PreTrainedTokenizerFast, num_image_embeds: int) -> VisualCLAConfig:
+def make_config(tokenizer: PreTrainedTokenizerFast, num_image_embeds: int, side_px: int = SIDE_PX) -> VisualCLAConfig:
     """VisualCLA, small: widths are multiples of 64, so that every loader's quantisation can take them."""
     return VisualCLAConfig(
         text_config={
@@ -118,8 +119,8 @@ def make_config(tokenizer: PreTrainedTokenizerFast, num_image_embeds: int) -> Vi
             "intermediate_size": 512,
             "num_hidden_layers": 6,
             "num_attention_heads": 4,
-            "image_size": SIDE_PX,
-            "patch_size": 8,
+            "image_size": side_px,
+            "patch_size": side_px // PATCHES_PER_SIDE,
             "projection_dim": 128,
         },
         visual_resampler_config={

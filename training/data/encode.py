@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
-from pipelines.chat_template import apply_chat_template
+from pipelines.chat_template import try_conversations
 from pipelines.images import load_image
 
 from .rows import IGNORED, Row, RowError, check_messages, content_items, is_supervised, text_of
@@ -92,15 +92,17 @@ class RowEncoder:
         unsupervised = {self.image_token_id, self.tokenizer.bos_token_id, self.tokenizer.unk_token_id}
         self.end_ids = set(self.tokenizer.all_special_ids) - unsupervised
         self.shortened = Shortened()
+        self.template_kwargs: dict[str, Any] = {}
 
     def __call__(self, row: Row, place: str = "a row") -> Encoded:
-        """Encode one row, shortened to the context.
+        """Encode one row, shortened to the context. A generator's row may have `chat_template_kwargs`, as TRL's have.
 
         Raises:
             RowError: the conversation is none, or the template hides where answers stand.
             ImageError: a picture cannot be opened.
         """
         check_messages(row["messages"], len(row.get("images") or ()), place)
+        self.template_kwargs = row.get("chat_template_kwargs") or {}
         images = [load_image(image, background="white") for image in row.get("images") or ()]  # as a person sees them
         messages = [{"role": message["role"], "content": content_items(message)} for message in row["messages"]]
         supervised = [is_supervised(message) for message in row["messages"]]
@@ -118,13 +120,17 @@ class RowEncoder:
 
     def render(self, messages: list[dict], add_generation_prompt: bool = False) -> str:
         """The text of a conversation, with one mark per picture."""
-        return apply_chat_template(self.processor, messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        return self.processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.template_kwargs
+        )
 
     def is_image(self, ids: list[int]) -> list[bool]:
         """Which ids stand for pictures."""
         return [token == self.image_token_id for token in ids]
 
     def _encode(self, messages: list[dict], images: list[Image.Image], supervised: list[bool], place: str) -> Encoded:
+        answered = [index for index, message in enumerate(messages) if message["role"] == "assistant" and supervised[index]]
+        try_conversations(self.processor, [messages, *(messages[:index] for index in answered)])
         text = self.render(messages)
         inputs = self._processed(text, images)
         full = inputs.pop("input_ids")[0].tolist()

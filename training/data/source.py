@@ -1,6 +1,7 @@
 """Where rows come from: a file, a mixture, or a generator that is named as module:function."""
 
 import importlib
+import inspect
 import itertools
 import random
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ class RowStream(IterableDataset):
     """The rows of a generator, sorted by length within windows so that a batch has little padding.
 
     Args:
-        function: seed -> iterator of rows; the same seed gives the same rows.
+        function: seed -> iterator of rows; the same seed gives the same rows. One that also takes `start` and `step` gives every
+            step-th row from `start` on without making the others: so several workers share the work.
         seed: handed to it.
         batch_size: rows per batch.
         sort_window: batches per window; 1 keeps the order of the generator.
@@ -30,9 +32,13 @@ class RowStream(IterableDataset):
         self.batch_size, self.sort_window = batch_size, sort_window
 
     def __iter__(self) -> Iterator[Row]:
-        rows = iter(self.function(self.seed))
-        if worker := get_worker_info():
-            rows = itertools.islice(rows, worker.id, None, worker.num_workers)
+        worker = get_worker_info()
+        if worker is None:
+            rows = iter(self.function(self.seed))
+        elif {"start", "step"} <= inspect.signature(self.function).parameters.keys():
+            rows = iter(self.function(self.seed, start=worker.id, step=worker.num_workers))
+        else:
+            rows = itertools.islice(self.function(self.seed), worker.id, None, worker.num_workers)
         if self.sort_window < 2:
             yield from rows
             return
