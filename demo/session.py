@@ -209,7 +209,9 @@ class SharedModel:
 
     def defaults(self) -> "GenerationConfig":
         """How it answers; loads it, where it is not."""
-        return self._defaults(self.get())
+        model = self.get()
+        with self._lock:  # two threads that import from transformers at once may find it half imported
+            return self._defaults(model)
 
     def unload(self) -> None:
         """Forget it, until somebody asks again."""
