@@ -87,6 +87,20 @@ def stranger(browser, address):
 
 
 @pytest.fixture
+def fresh(browser, address):
+    """Opens tabs that nobody else uses, for tests that load the page anew; they are closed at the end."""
+    contexts = []
+
+    def opened(**kwargs) -> Tab:
+        contexts.append(browser.new_context(reduced_motion="reduce", **kwargs))
+        return Tab(contexts[-1], address)
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
 def share(chat_page, monkeypatch):
     """Gives the page a model that is not loaded yet."""
     from demo.models import Models
@@ -447,7 +461,8 @@ def test_failed_answer_is_said_and_the_chat_kept(tab, script):
     assert [question for question in tab.questions() if question.endswith("?")] == ["One?", "Two?"]
 
 
-def test_model_that_does_not_load_is_told_and_tried_again(tab, share, tiny):
+def test_model_that_does_not_load_is_told_and_tried_again(fresh, share, tiny):
+    tab = fresh()
     attempts = []
 
     def load():
@@ -466,7 +481,8 @@ def test_model_that_does_not_load_is_told_and_tried_again(tab, share, tiny):
     assert len(attempts) == 3
 
 
-def test_model_is_loaded_once_for_all(tab, stranger, share, tiny):
+def test_model_is_loaded_once_for_all(fresh, share, tiny):
+    tab, stranger = fresh(), fresh(locale="zh-CN")
     attempts, may_go = [], threading.Event()
 
     def load():
@@ -474,7 +490,6 @@ def test_model_is_loaded_once_for_all(tab, stranger, share, tiny):
         assert may_go.wait(2 * PATIENCE_MS / 1000)
         return tiny
 
-    stranger.clear()
     share(load)
     tab.reload()
     tab.page.locator("#context", has_text="Loading tiny…").wait_for()
