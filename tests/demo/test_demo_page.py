@@ -130,7 +130,7 @@ class Script:
         self.session = session
         self.asked.append((turn.question, len(turn.pictures)))
         try:
-            while (word := self.words.get(timeout=2 * PATIENCE_MS / 1000)) is not None:
+            while (word := self.words.get(timeout=PATIENCE_MS / 2000)) is not None:
                 if isinstance(word, Exception):
                     raise word
                 turn.answer += word
@@ -150,7 +150,8 @@ def script(monkeypatch):
     script = Script()
     monkeypatch.setattr("demo.answering.answer", script)
     yield script
-    script.words.put(None)  # so that a test that failed leaves nobody waiting
+    for _ in range(8):
+        script.words.put(None)  # so that no answer is left waiting, and others behind it in the queue
 
 
 def test_pictures_of_one_message_are_shown_numbered_and_counted(tab):
