@@ -1,7 +1,7 @@
 """What a picture of the world shows, and how it is drawn.
 
 A `Scene` is the meaning of a picture: up to four coloured shapes, each on its own place of a 3x3 grid, on plain
-ground; or that it is not of the world at all (foreign.py). `draw` makes a picture of it; shade, exact spot, exact size, strokes
+ground; or that it is not of the world at all (foreign/). `draw` makes a picture of it; shade, exact spot, exact size, strokes
 and tilt vary from drawing to drawing, as they do between people. Two scenes of the same things are the same picture (see `split_of`).
 
 Questions and answers do not belong here (grammar.py), nor does training data (world.py).

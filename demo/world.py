@@ -36,7 +36,7 @@ from .small_talk import CHAT, FACTS
 __all__ = [
     "COLOURS", "GROUPS", "LANGUAGES", "MIXTURE", "PLACES", "SHAPES", "SPLITS", "Question", "Scene", "Thing",
     "all_texts", "answer", "any_conversation", "as_row", "ask", "attributes", "canvas_of", "caption_rows", "characters", "draw", "drawn", "exam",
-    "exchange_pairs", "instruction_rows", "pictures", "row", "scenes", "split_of", "text_rows",
+    "exchange_pairs", "instruction_rows", "row", "scenes", "split_of", "text_rows",
 ]  # fmt: skip
 
 WIDTHS = (1 / 3, 4)
@@ -48,14 +48,6 @@ def scenes(seed: int, split: str = "train") -> Iterator[Scene]:
     rng = _rng("scenes", split, seed)
     while True:
         yield make_scene(rng, split)
-
-
-def pictures(seed: int, split: str = "train", size_px: int = 128) -> Iterator[tuple[Image.Image, Scene]]:
-    """Endless drawn scenes; `attributes(scene)` is what eyes can be taught to tell of them."""
-    rng = _rng("pictures", split, seed)
-    while True:
-        scene = make_scene(rng, split)
-        yield drawn(scene, rng, size_px), scene
 
 
 def caption_rows(seed: int, split: str = "train", size_px: int = 128) -> Iterator[dict]:

@@ -23,6 +23,20 @@ class Served:
 
 
 @contextmanager
+def running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server of HTTP requests on a free port; gives its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
 def served(reply: Callable[[dict[str, Any]], str | None], failures: list[int] | None = None) -> Iterator[Served]:
     """Serve chat completions.
 
@@ -56,13 +70,6 @@ def served(reply: Callable[[dict[str, Any]], str | None], failures: list[int] | 
         def log_message(self, *args):
             pass
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server = Served(f"http://127.0.0.1:{running.server_port}/v1")
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with running(Handler) as address:
+        server = Served(f"{address}/v1")
         yield server
-    finally:
-        running.shutdown()
-        running.server_close()
-        thread.join()

@@ -5,10 +5,10 @@ import queue
 import re
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
+import openai_server
 import pytest
 from chat_page_driver import EXAMPLES, PATIENCE_MS, ROOT, Tab, chromium, free_port
 
@@ -43,16 +43,11 @@ def engine(words: queue.Queue):
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        words.put(BREAK)  # so that a test that failed leaves nobody waiting
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with openai_server.running(Handler) as address:
+        try:
+            yield address
+        finally:
+            words.put(BREAK)  # so that a test that failed leaves nobody waiting
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """The page's client of OpenAI-compatible servers: what it sends, what becomes of what it gets."""
 
 import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import openai_server
 import pytest
@@ -52,15 +51,8 @@ def streaming(reply, models=({"id": "eyes", "max_model_len": 100},)):
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with openai_server.running(Handler) as address:
+        yield address, requests
 
 
 @pytest.fixture
