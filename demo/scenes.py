@@ -138,8 +138,8 @@ def make_scene(rng: random.Random, split: str, palette: tuple[list[str], list[st
 
 
 def make_foreign(rng: random.Random, split: str) -> Scene:
-    """A picture that is not of the world, of a kind of this split; of the training split one of three is of `NEAREST`."""
-    kinds = NEAREST if split == "train" and rng.random() < 1 / 3 else tuple(KINDS[split])
+    """A picture that is not of the world, of a kind of this split; of the training split every other is of `NEAREST`."""
+    kinds = NEAREST if split == "train" and rng.random() < 1 / 2 else tuple(KINDS[split])
     return Scene(foreign=rng.choice(kinds))
 
 

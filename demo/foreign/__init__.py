@@ -12,7 +12,7 @@ from PIL import Image
 from .canvas import Size
 from .held_out import flag, flowers, maze, music, night_sky, street_map, web_page
 from .photographs import photos
-from .shapes import HELD_OUT_SHAPES, OTHER_SHAPES, blob, built, one_of, shapes
+from .shapes import HELD_OUT_SHAPES, OTHER_SHAPES, blob, built, near_miss, one_of, shapes, silhouette
 from .taught import (
     bar_chart,
     big_letters,
@@ -53,6 +53,7 @@ KINDS: dict[str, dict[str, Callable[[random.Random, Size], Image.Image]]] = {
         "stick figures": stick_figures, "scribble": scribble, "mosaic": mosaic, "other shapes": shapes(one_of(OTHER_SHAPES)),
         "window": window, "code square": code_square, "ripples": ripples, "textures and far things": photos("train"),
         "collage": collage, "blobs": shapes(blob), "built things": shapes(built),
+        "silhouettes": shapes(silhouette), "near misses": shapes(near_miss),
     },
     "held_out": {
         "photograph": photos("held_out"), "web page": web_page, "street map": street_map, "flowers": flowers, "maze": maze,
@@ -60,5 +61,5 @@ KINDS: dict[str, dict[str, Callable[[random.Random, Size], Image.Image]]] = {
     },
 }  # fmt: skip
 """Split -> kind -> what draws one."""
-NEAREST = ("other shapes", "blobs", "built things")
+NEAREST = ("other shapes", "blobs", "built things", "silhouettes", "near misses")
 """Kinds that look most like the world, and are taught more often."""

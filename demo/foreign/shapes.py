@@ -67,6 +67,37 @@ def built(rng: random.Random) -> Outlines:
     return outlines
 
 
+def silhouette(rng: random.Random) -> Outlines:
+    """A jagged outline, half of them the same on both sides."""
+    if rng.random() < 0.5:
+        turns = sorted(rng.uniform(0, 2 * math.pi) for _ in range(rng.randint(6, 13)))
+        return [[(r * math.cos(turn), r * math.sin(turn)) for turn in turns for r in [rng.uniform(0.35, 1)]]]
+    heights = sorted(rng.uniform(-1, 1) for _ in range(rng.randint(3, 6)))
+    half = [(rng.uniform(0.2, 1), height) for height in heights]
+    outline = [*half, *((-x, y) for x, y in reversed(half))]
+    return [outline if rng.random() < 0.5 else [(y, x) for x, y in outline]]
+
+
+def near_miss(rng: random.Random) -> Outlines:
+    """A plain shape with something that does not belong to it: a handle, a chimney, a tail, an ear."""
+    sides = rng.choice((3, 4, 4, 24))
+    at = {3: -math.pi / 2, 4: math.pi / 4, 24: 0}[sides]
+    reach, flat = rng.uniform(0.6, 0.8), rng.uniform(0.6, 1)
+    body = [
+        (reach * math.cos(at + n * 2 * math.pi / sides), flat * reach * math.sin(at + n * 2 * math.pi / sides))
+        for n in range(sides)
+    ]
+    outlines = [body]
+    for turn in rng.sample((0, 1, 2, 3, 4, 5, 6, 7), rng.randint(1, 2)):
+        turn *= math.pi / 4
+        width, inner, outer = rng.uniform(0.15, 0.4), reach * 0.3, rng.uniform(0.9, 1)
+        begin, end = rng.choice(((1, 1), (1, 1), (0.3, 1.3), (1.3, 0.3)))
+        corners = ((inner, -width * begin), (outer, -width * end), (outer, width * end), (inner, width * begin))
+        cos, sin = math.cos(turn), math.sin(turn)
+        outlines.append([(a * cos - b * sin, a * sin + b * cos) for a, b in corners])
+    return outlines
+
+
 def one_of(shapes: dict[str, list[tuple[float, float]]]) -> Callable[[random.Random], Outlines]:
     return lambda rng: [rng.choice(list(shapes.values()))]
 

@@ -48,7 +48,7 @@ class Course:
 
 
 SQUARE = Course(False, 0, 0, {0: 1, 1: 9, 2: 7, 3: 5}, ask, 0)
-WIDE = Course(True, 0.15, 0.12, {0: 1, 1: 9, 2: 6, 3: 4, 4: 3}, ask_freely, 0.12)
+WIDE = Course(True, 0.15, 0.12, {0: 1, 1: 9, 2: 6, 3: 4, 4: 4}, ask_freely, 0.12)
 # In which order the lessons take in colours and shapes (easily told apart ones first), and after how many rows two more.
 LESSON_COLOURS = ["red", "blue", "green", "black", "yellow", "pink", "orange", "purple"]
 LESSON_SHAPES = ["circle", "star", "square", "cross", "triangle", "ring"]

@@ -18,18 +18,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def result(model):
-    return score.score(model, num_samples=1600, num_pairs=140)
-
-
-MISSED = {"foreign": 0.87, "four": 0.92, "shapes": 0}
-"""Bars that the shipped weights do not meet (its card says by how much), and below what they would have become worse."""
+    return score.score(model, num_samples=640, num_pairs=112, num_further=400)
 
 
 @pytest.mark.slow
-def test_shipped_model_meets_every_bar_but_those_its_card_names(result):
-    assert {line.split(":")[0] for line in result.missed} <= MISSED.keys()
-    assert all(result.groups[group].share >= least for group, least in MISSED.items())
-    assert result.squares.share - result.groups["shapes"].share < 0.05
+def test_shipped_model_meets_every_bar(result):
+    """The very exam whose numbers stand on its card."""
+    assert result.missed == []
 
 
 @pytest.mark.slow
