@@ -19,12 +19,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from pipelines.own_python import hand_over
+
+if __name__ == "__main__":
+    hand_over(__file__)
+
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pipelines.images import load_image
 from training.data.collator import ConversationCollator
 from training.data.processor import load_processor

@@ -17,6 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from pipelines.own_python import hand_over  # noqa: E402
+
+if __name__ == "__main__":
+    hand_over(__file__)
+
 from transformers import GenerationConfig  # noqa: E402
 
 from demo import world  # noqa: E402

@@ -20,11 +20,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from transformers import CLIPVisionConfig, LlamaConfig
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from pipelines.own_python import hand_over  # noqa: E402
+
+if __name__ == "__main__":
+    hand_over(__file__)
+
+import torch  # noqa: E402
+from transformers import CLIPVisionConfig, LlamaConfig  # noqa: E402
 
 from pipelines.visualcla import VisualCLAConfig, VisualCLAVisionModel  # noqa: E402
 from training.merge.products import Product  # noqa: E402

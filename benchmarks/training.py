@@ -26,12 +26,17 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from pipelines.own_python import hand_over
+
+if __name__ == "__main__":
+    hand_over(__file__)
+
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from training.data.collator import join_inputs
 from training.data.encode import Encoded
 from training.train import Run

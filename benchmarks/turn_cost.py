@@ -26,6 +26,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "webui_stub")]
 
+from pipelines.own_python import hand_over  # noqa: E402
+
+if __name__ == "__main__":
+    hand_over(__file__)
+
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 

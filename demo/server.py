@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.base import ImagePart
 from pipelines.images import to_data_uri
-from pipelines.openai_api import ServerError, base_url, headers
+from pipelines.openai_api import ServerError, base_url, headers, reason, refusal
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -153,9 +153,8 @@ class ServerChat:
         try:
             return urllib.request.urlopen(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
-            reason = " ".join(error.read(4000).decode(errors="replace").split())
             kind = _RefusedError if error.code in (400, 413, 422) else ServerError
-            raise kind(f"{self.url} refused ({error.code}): {_message(reason)[:400]}") from error
+            raise kind(f"{self.url} {refusal(error)}") from error
         except OSError as error:
             raise ServerError(f"{self.url} cannot be reached: {getattr(error, 'reason', error)}") from error
 
@@ -193,20 +192,11 @@ def _events(reply, url: str) -> Iterator[dict[str, Any]]:
                 return
             event = json.loads(data)
             if not isinstance(event, dict) or "error" in event:
-                raise ServerError(f"{url} broke off: {_message(data.decode(errors='replace'))[:400]}")
+                raise ServerError(f"{url} broke off: {reason(data.decode(errors='replace'))}")
             yield event
     except (OSError, HTTPException, UnicodeError, json.JSONDecodeError) as error:
         raise ServerError(f"{url} broke off ({type(error).__name__}).") from error
     raise ServerError(f"{url} broke off in the middle of its answer.")
-
-
-def _message(text: str) -> str:
-    """What an error of the API says."""
-    try:
-        error = json.loads(text)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
-        return text
 
 
 def open_server(args) -> ServerChat:

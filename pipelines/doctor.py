@@ -58,7 +58,8 @@ class Report:
     Attributes:
         folder: as given.
         family: family id of its eyes; None when it has none that is known.
-        foreign: what it is instead, where it is nothing that is opened as it lies.
+        foreign: what it is instead, where it is no model of the usual kind.
+        is_loaded: whether anything here, or the web UI's Transformers loader, takes it as it lies.
         layout: the family's word for how the folder is arranged; None when there is none, or without PyTorch.
         parts: the weights.
         missing: what is absent, broken or does not fit, a sentence each.
@@ -71,6 +72,7 @@ class Report:
     folder: str
     family: str | None = None
     foreign: str | None = None
+    is_loaded: bool = True
     layout: str | None = None
     parts: list[Part] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -119,6 +121,11 @@ def examine(folder: str | os.PathLike, device: str | None = None, is_thorough: b
     foreign = find_foreign(path, "doctor", report.family is not None)
     if foreign is not None:
         report.foreign, report.next = foreign[0], [foreign[1]]
+        report.is_loaded = find_foreign(path, "load", has_vision=True) is None
+        if is_thorough and report.is_loaded and has_torch():
+            from .trial import quantisation_faults
+
+            report.missing += quantisation_faults(path)
         return report
     _find_parts(report, path, is_adapter)
     if is_leftover:
@@ -128,6 +135,11 @@ def examine(folder: str | os.PathLike, device: str | None = None, is_thorough: b
         )
     if not report.parts and report.family is None:
         report.missing.append("there are no weights and no configuration of a known family: this is no model folder.")
+    elif report.family is None and (path / "vision").is_dir():
+        report.missing.append(
+            f"a vision model of a known family: {str(path / 'vision')!r} is there, but neither its config.json nor the folder's names one. "
+            "Copy the folder again."
+        )
     else:
         try:
             _find_missing(report, path, is_adapter)
@@ -273,7 +285,7 @@ def size(num_bytes: float) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Report on folders; returns 0 when all of them are whole, 1 when something is missing, 2 after a mistake."""
+    """Report on folders; returns 0 when all of them can be loaded, 1 when something is missing, 2 after a mistake."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.doctor", description=__doc__.partition(":")[0])
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="model folders")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -293,7 +305,7 @@ def main(argv: list[str] | None = None) -> int:
         if reports and not has_torch():
             print("This Python has no PyTorch, so nothing was looked at inside the weight files.")
         print("installed: " + ", ".join(f"{name} {version or '-'}" for name, version in versions().items()))
-    return 1 if any(report.missing for report in reports) else 0
+    return 1 if any(report.missing or not report.is_loaded for report in reports) else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """What clients of OpenAI-compatible servers share: the address, the headers, the error. Standard library only."""
 
+import json
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+
+MAX_REASON_BYTES = 4096
 
 
 class ServerError(ValueError):
@@ -22,3 +26,24 @@ def base_url(url: str) -> str:
 def headers(api_key: str) -> dict[str, str]:
     """Of a request; a bearer token where there is a key."""
     return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+
+
+def refusal(error: HTTPError) -> str:
+    """What a server's refusal says, the end of a sentence that begins with its address: "refused (400): reason"."""
+    try:
+        said = reason(error.read(MAX_REASON_BYTES).decode("utf-8", "replace"))
+    except OSError:  # it hung up
+        said = ""
+    return f"refused ({error.code}): {said or error.reason}"
+
+
+def reason(text: str) -> str:
+    """What an error of the API says, in one line: its message, its detail, or the text as it stands."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        said = text
+    for names in (("error", "detail"), ("message",)):
+        if isinstance(said, dict):
+            said = next((said[name] for name in names if name in said), said)
+    return " ".join(str(said).split())[:400]

@@ -22,19 +22,20 @@ def hand_over(module: str, is_essential: bool = True) -> None:
     """Go on in the project's `.venv` where this Python lacks what the project needs; else return.
 
     Args:
-        module: what was started, such as "demo" for `python -m demo`.
+        module: what was started, such as "demo" for `python -m demo`, or the file of a script.
         is_essential: whether the command cannot do without; else it returns where there is no other Python.
 
     Raises:
         SystemExit: the other Python's exit status; 2, after one line on stderr, where there is none.
     """
+    started = [module] if module.endswith(".py") else ["-m", module]
     lacking = missing()
     if not lacking:
         return
     folder = ROOT / ".venv"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if python.is_file() and Path(sys.prefix).resolve() != folder.resolve():
-        command = [str(python), "-m", module, *sys.argv[1:]]
+        command = [str(python), *started, *sys.argv[1:]]
         sys.stdout.flush()
         if os.name != "nt":
             os.execv(command[0], command)
@@ -42,7 +43,7 @@ def hand_over(module: str, is_essential: bool = True) -> None:
     if is_essential and any(requirement.startswith(ESSENTIAL) for requirement in lacking):
         version = ".".join(map(str, sys.version_info[:3]))
         sys.stderr.write(
-            f"python -m {module}: this Python ({version}, {sys.executable}) lacks {', '.join(lacking)}. Make the project's own, "
+            f"python {' '.join(started)}: this Python ({version}, {sys.executable}) lacks {', '.join(lacking)}. Make the project's own, "
             "which is then taken by itself: python install.py demo\n"
         )
         raise SystemExit(2)

@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from pipelines.openai_api import ServerError, base_url, headers
+from pipelines.openai_api import ServerError, base_url, headers, refusal
 
 NUM_TRIES = 5
 WAIT_S = 1.0
@@ -172,26 +172,14 @@ class Client:
                     raise ValueError("not a JSON object")
                 return read
             except urllib.error.HTTPError as error:
-                reason = f"{error.code} {_reason(error)}"
+                reason = refusal(error)
                 if error.code not in WORTH_TRYING_AGAIN:
-                    raise ServerError(f"{self.url}{path} refused: {reason}") from error
+                    raise ServerError(f"{self.url} {reason}") from error
                 after = error.headers.get("Retry-After", "")
                 pause = min(float(after), 60.0) if after.replace(".", "", 1).isdigit() else pause
             except (OSError, ValueError) as error:  # no connection, no JSON
                 reason = " ".join(str(error).split()) or type(error).__name__
-        raise ServerError(f"{self.url}{path} failed {NUM_TRIES} times: {reason}")
-
-
-def _reason(error: urllib.error.HTTPError) -> str:
-    """What a server says of its refusal, in one line."""
-    try:
-        text = error.read(4096).decode("utf-8", "replace")
-        content = json.loads(text)
-        said = content.get("error", content.get("detail", content)) if isinstance(content, dict) else content
-        text = said.get("message", said) if isinstance(said, dict) else said
-    except (ValueError, OSError):
-        text = text if "text" in locals() else ""
-    return " ".join(str(text).split())[:300] or str(error.reason)
+        raise ServerError(f"{self.url} failed {NUM_TRIES} times: {reason}")
 
 
 class AnswerBook:

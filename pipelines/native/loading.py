@@ -136,10 +136,10 @@ class WholeModel:
 
     @staticmethod
     def from_pretrained(folder: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
-        """The model of a folder; refuses weights that are missing.
+        """The model of a folder; refuses weights that are missing or of another shape.
 
         Raises:
-            ValueError: not all weights are in the folder.
+            ValueError: not all weights are in the folder, as its configuration has them.
         """
         quantization = kwargs.get("quantization_config")
         if isinstance(quantization, BitsAndBytesConfig) and not quantization.llm_int8_skip_modules:
@@ -147,10 +147,18 @@ class WholeModel:
         if kwargs.pop("force_safetensors", False):
             kwargs["use_safetensors"] = True
         kwargs["trust_remote_code"] = False
-        model, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True, **kwargs)
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
         if missing := sorted(report["missing_keys"]):
             shown = ", ".join(missing[:3])
             raise ValueError(f"{os.fspath(folder)!r} lacks {len(missing)} weights, such as {shown}. Copy the folder again.")
+        if other := sorted(report["mismatched_keys"]):
+            name, stored, wanted = other[0]
+            raise ValueError(
+                f"{os.fspath(folder)!r} has {len(other)} weights of another shape than its config.json, such as {name}: {tuple(stored)}, "
+                f"by config.json {tuple(wanted)}. Copy the folder again."
+            )
         return model
 
     @staticmethod

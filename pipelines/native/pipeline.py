@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedConfig
@@ -86,10 +87,17 @@ class NativePipeline(VisionPipeline):
         self._lock = threading.Lock()
         self._max_pixels: int | None = None
         self._use_tiles: bool | None = None
-        self.adds_bos = self._bos_id is not None and self.model_type not in _PREFIX and self._begins_with_bos()
         self._tiles = tuple(name for name in _TILES if hasattr(processor.image_processor, name))
         self._ends: dict[bool | None, tuple[int, int]] = {}
-        whole = self._expanded(_PROBED[:1])[0]
+        try:
+            self.adds_bos = self._bos_id is not None and self.model_type not in _PREFIX and self._begins_with_bos()
+            whole = self._expanded(_PROBED[:1])[0]
+        except Exception as error:  # what a processor makes of odd settings, or of what it does not take in this version
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise ValueError(
+                f"The processor of {name} ({type(processor).__name__}, transformers {transformers.__version__}) fails on a picture: {reason}. "
+                "Copy its files again; it may need a newer transformers."
+            ) from error
         self.placeholder_token_id = _placeholder(config, whole)
         self._write_around()
         self._typed = sorted(

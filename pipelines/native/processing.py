@@ -1,7 +1,8 @@
-"""The processor of a model folder, also where torchvision is absent.
+"""The processor of a model folder, for pictures: its part for videos is never made, and torchvision may be absent.
 
-Transformers' processors of models that take videos too cannot be made without torchvision, and without it 5.6 finds no image
-processor by itself. Pictures need neither: image processors exist for Pillow, and the one for videos is never called here.
+Transformers' processors of models that take videos too cannot be made without torchvision, and some not with it either (LLaVA-NeXT-Video
+without a `video_preprocessor_config.json` looks for its own part for ever); without it 5.6 finds no image processor by itself. Pictures
+need neither: image processors exist for Pillow.
 """
 
 import importlib
@@ -102,7 +103,7 @@ def load_processor(folder: str | os.PathLike) -> ProcessorMixin:
         raise ValueError(
             f"{cls.__name__} needs torchvision: pip install torchvision, in the version that belongs to this torch."
         )
-    if not is_torchvision_available():
+    if not is_torchvision_available() or "video_processor" in cls.get_attributes():
         cls = type(cls.__name__, (_PicturesOnly, cls), {"__module__": cls.__module__})
     try:
         with _constructing, _Spelled(cls):
@@ -129,9 +130,9 @@ def _pixtral_without_torchvision() -> type[ProcessorMixin]:
 
 
 def _image_processor(folder: Path, given: dict[str, Any]) -> Any:
-    """A folder's image processor for Pillow, from its own module: 5.6 believes that some of them need torchvision."""
+    """A folder's image processor; without torchvision the one for Pillow, from its own module: 5.6 believes that some of them need it."""
     name = f"{_settings(folder, 'preprocessor_config.json').get('image_processor_type')}".removesuffix("Fast") + "Pil"
-    known = getattr(transformers, name, None)
+    known = None if is_torchvision_available() else getattr(transformers, name, None)
     found = None if known is None else getattr(importlib.import_module(known.__module__), name)
     return (found or AutoImageProcessor).from_pretrained(folder, **given)
 

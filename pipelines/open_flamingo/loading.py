@@ -273,11 +273,16 @@ def _read_written(folder: Path) -> Checkpoint:
         tensors |= {f"language_model.{name}": tensor for name, tensor in load_tensors(folder).items()}
     else:
         config, tensors = read_config(folder), load_tensors(folder)
-    template = folder / "chat_template.jinja"
+    template, tokenizer = folder / "chat_template.jinja", load_tokenizer(folder)
+    if (found := tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)) != config.image_token_id:
+        raise ValueError(
+            f"{str(folder)!r}: {IMAGE_TOKEN!r} is {found} in its tokenizer, but by its configuration {config.image_token_id!r}. Copy the "
+            "folder again."
+        )
     return Checkpoint(
         config,
         tensors,
-        load_tokenizer(folder),
+        tokenizer,
         load_image_processor(folder),
         GenerationConfig.from_pretrained(folder),
         template.read_text(encoding="utf-8") if template.is_file() else None,

@@ -7,13 +7,17 @@ import native_models
 import numpy as np
 import pytest
 import torch
+from packaging import version
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import __version__ as transformers_version
 
 from pipelines import doctor, load_model, native
 from pipelines.base import ImagePart, ImageSpan
 from pipelines.generation import ChatModel, message
+from pipelines.native import processing
 from pipelines.prompt import Prompt
 from pipelines.registry import find_family, load_pipeline, pipeline_of
 
@@ -297,3 +301,42 @@ def test_a_value_of_the_configuration_that_cannot_be_is_told_with_its_file(tmp_p
         with pytest.raises(ValueError, match=f"{where}.*num_attention_heads"):
             load(folder)
     assert "num_attention_heads" in " ".join(doctor.examine(folder, "cpu").missing)
+
+
+def test_processor_that_fails_on_a_picture_is_told_in_one_line(qwen, monkeypatch):
+    """As some do that older versions of transformers have."""
+    model, processor = native.load_model(qwen)
+
+    def fail(self, **given):
+        raise TypeError("unexpected\nargument")
+
+    monkeypatch.setattr(type(processor), "__call__", fail)
+    with pytest.raises(ValueError) as error:
+        pipeline_of(model, processor)
+    assert "fails on a picture: TypeError: unexpected argument. " in str(error.value)
+    assert f"Qwen2_5_VLProcessor, transformers {transformers_version}" in str(error.value)
+
+
+def test_weights_of_another_shape_are_told_by_name(tmp_path):
+    folder = native_models.write("llava", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "layers.1.mlp.down_proj" in name)
+    tensors[name] = tensors[name][:-1].clone()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"has 1 weights of another shape .*down_proj.weight: \(31, 48\), by config.json \(32, 48\)"
+    ):
+        load_model(folder)
+    assert "weights of another shape" in " ".join(doctor.examine(folder, "cpu").missing)
+
+
+@pytest.mark.skipif(
+    version.parse(transformers_version) < version.parse("5.23"), reason="5.6 finds no image processor without it"
+)
+def test_no_part_for_videos_is_made_where_torchvision_is_there_either(tmp_path, monkeypatch):
+    folder = native_models.write("llava_next_video", tmp_path)
+    monkeypatch.setattr(processing, "is_torchvision_available", lambda: True)
+    part = native.load_processor(folder).video_processor
+    assert isinstance(part, processing.NoVideo)
+    with pytest.raises(ValueError, match="Videos are not taken"):
+        part()

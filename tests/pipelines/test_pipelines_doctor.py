@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import GOLDEN
+from safetensors.torch import load_file, save_file
 
 from pipelines import doctor
 from training.merge import convert
@@ -190,6 +191,12 @@ def _config(**changes):
         (*_config(intermediate_size=64), "of another shape"),
         (*_config(rms_norm_eps=float("nan")), "says rms_norm_eps nan"),
         (*_config(max_position_embeddings=0), "says max_position_embeddings 0"),
+        (*_config(max_position_embeddings=4), "but a picture alone takes"),
+        (*_config(rms_norm_eps=1e9), "says rms_norm_eps 1000000000.0"),
+        (*_config(is_encoder_decoder=True), "says is_encoder_decoder"),
+        (*_config(quantization_config={"quant_method": "other"}), "says quant_method 'other'"),
+        ("vision/config.json", lambda _: "{}", "neither its config.json nor the folder's names one"),
+        ("tokenizer_config.json", lambda _: "{}", "A text ends with None"),
         (
             "vision/preprocessor_config.json",
             lambda _: '{"size": {"height": 1000000, "width": 1000000}}',
@@ -200,6 +207,8 @@ def _config(**changes):
         ("chat_template.jinja", lambda _: "hello", "leaves out what is asked"),
         ("tokenizer.json", lambda _: "{}", "is broken"),
         ("generation_config.json", lambda _: '{"max_new_tokens": -5}', "max_new_tokens"),
+        ("generation_config.json", lambda _: '{"num_beams": 100000}', "more than 64 answers"),
+        ("generation_config.json", lambda _: '{"suppress_tokens": [99999]}', "cannot be used"),
     ],
 )
 def test_what_would_fail_with_the_first_answer_is_told_before(file, change, said, tmp_path):
@@ -208,3 +217,30 @@ def test_what_would_fail_with_the_first_answer_is_told_before(file, change, said
     (folder / file).write_text(change((folder / file).read_text(encoding="utf-8")), encoding="utf-8")
     told = doctor.examine(folder, "cpu").missing
     assert any(said in sentence for sentence in told) and all("\n" not in sentence for sentence in told)
+
+
+@pytest.mark.parametrize("place", ["", "vision"])
+def test_values_that_are_not_finite_are_told(place, tmp_path):
+    folder = shutil.copytree(ROOT / "demo" / "model", tmp_path / "model")
+    tensors = load_file(folder / place / "model.safetensors")
+    name = next(iter(tensors))
+    tensors[name].view(-1)[-1] = float("inf")
+    save_file(tensors, folder / place / "model.safetensors")
+    (told,) = doctor.examine(folder, "cpu").missing
+    assert name in told and "not finite" in told
+
+
+def test_tokenizer_of_another_model_is_told(tmp_path):
+    folder = shutil.copytree(ROOT / "demo" / "model", tmp_path / "model")
+    values = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    values["added_tokens"].append({**values["added_tokens"][-1], "id": 5000, "content": "What"})
+    (folder / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
+    assert "but the model has 773 embeddings" in " ".join(doctor.examine(folder, "cpu").missing)
+
+
+def test_only_what_something_here_loads_is_whole(tmp_path, capsys):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.gguf").write_bytes(b"GGUF" + bytes(100))
+    assert doctor.main([str(folder)]) == 1
+    assert "which is llama.cpp's" in capsys.readouterr().out

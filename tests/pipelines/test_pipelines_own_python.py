@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-in for Python
 @pytest.fixture
 def project(tmp_path):
     """The project beside a `.venv` whose Python says what it is asked."""
-    for room in ("pipelines", "demo", "training"):
+    for room in ("pipelines", "demo", "training", "benchmarks"):
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__", "model", "examples"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     python = tmp_path / ".venv/bin/python"
@@ -52,6 +52,14 @@ def test_without_one_it_is_one_line_that_says_what_to_run(project, module):
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert f"python -m {module}: this Python (" in done.stderr and "torch>=2.6, transformers>=5.6" in done.stderr
     assert done.stderr.endswith("python install.py demo\n")
+
+
+@pytest.mark.parametrize(
+    "file", sorted(file.name for file in (ROOT / "benchmarks").glob("*.py") if "argparse" in file.read_text())
+)
+def test_benchmarks_go_on_there_too(project, file):
+    done = subprocess.run([sys.executable, "-S", f"benchmarks/{file}", "--json"], cwd=project, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (7, f"<{project}/benchmarks/{file}><--json>"), done.stderr
 
 
 def test_doctor_runs_without_one(project):

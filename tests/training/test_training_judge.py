@@ -31,7 +31,7 @@ def test_what_may_pass_is_tried_again(status):
 
 def test_refusal_is_told_in_the_servers_words_and_not_tried_again():
     with served(lambda request: "yes", failures=[400]) as server:
-        with pytest.raises(ServerError, match=r"refused: 400 no such thing"):
+        with pytest.raises(ServerError, match=r"/v1 refused \(400\): no such thing"):
             Client(server.url, "local").ask([], 5)
         assert len(server.requests) == 1
 
