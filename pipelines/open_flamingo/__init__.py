@@ -7,10 +7,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 
 from .configuration_open_flamingo import OpenFlamingoConfig, PerceiverConfig
 from .layouts import PARTS
-from .loading import detect_layout, is_published, load_model, load_pipeline, missing_parts, pipeline_of
+from .loading import detect_layout, load_model, load_pipeline, missing_parts, pipeline_of
 from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration, OpenFlamingoVisionModel
 from .pipeline import OpenFlamingoPipeline
 from .processing_open_flamingo import OpenFlamingoProcessor, load_tokenizer
+from .published import is_published
 from .saving import convert, save_model
 
 AutoConfig.register(OpenFlamingoConfig.model_type, OpenFlamingoConfig, exist_ok=True)

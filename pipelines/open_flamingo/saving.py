@@ -10,8 +10,9 @@ from typing import Literal, get_args
 import torch
 
 from ..composite.tensors import MAX_SHARD_BYTES, new_folder, write_safetensors
+from .checkpoint import Checkpoint
 from .layouts import EMBEDDINGS, PARTS, to_checkpoint
-from .loading import Checkpoint, read_checkpoint
+from .loading import read_checkpoint
 from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration
 from .processing_open_flamingo import END_OF_CHUNK, NUM_NEW_TOKENS, OpenFlamingoProcessor
 

@@ -451,7 +451,7 @@ def test_half_a_file_and_half_a_lora_are_named(tmp_path):
     torch.save({name: t for name, t in tensors.items() if ".ff_gate" not in name}, tmp_path / "checkpoint.pt")
     refused("2 tensors are missing", tmp_path / "checkpoint.pt", text_model=LLAMA, vision_model=CLIP)
 
-    from pipelines.open_flamingo.loading import named_tensors
+    from pipelines.open_flamingo.published import named_tensors
 
     pairs = named_tensors(LORA)
     torch.save(dict([*pairs.items()][1:]), tmp_path / "lora.pt")
@@ -470,7 +470,7 @@ class _RunsCode:
 
 
 def test_nothing_in_a_pickle_runs(tmp_path):
-    from pipelines.open_flamingo.loading import named_tensors
+    from pipelines.open_flamingo.published import named_tensors
 
     pairs = named_tensors(LORA)
     torch.save({"model_state_dict": pairs, "tuning_config": _RunsCode(tmp_path / "ran")}, tmp_path / "lora.pt")
