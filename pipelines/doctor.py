@@ -147,10 +147,10 @@ def examine(folder: str | os.PathLike, device: str | None = None, is_thorough: b
             report.missing.append(" ".join(str(error).split())[:500])
     if has_torch() and report.parts:
         _look_closer(report, path, is_adapter, device)
-        if is_thorough and not (report.missing or is_adapter or is_leftover):
-            from .trial import faults
+        if is_thorough and not (report.missing or is_leftover):
+            from .trial import adapter_faults, faults
 
-            report.missing += faults(path, report.family)
+            report.missing += adapter_faults(path, report.family) if is_adapter else faults(path, report.family)
     report.next = _next(report, path, is_adapter, is_leftover)
     return report
 

@@ -6,6 +6,7 @@ the doctor. Needs PyTorch.
 """
 
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoHfQuantizer
 
 from .chat_template import apply_chat_template, check_chat_template
+from .checkpoints.adapters import read_adapter
 from .checkpoints.stored_tensors import stored_tensors, tensor_headers
 from .checkpoints.structure import language_model, model_config, read_config
+from .generation import message
 from .json_files import read_json
 from .registry import check_generation, load_prompt_side
 from .tokenization import has_tokenizer, load_tokenizer
@@ -27,6 +30,9 @@ MAX_SIDE_PX = 4096
 
 MAX_BEAMS = 64
 """Of an answer, or answers at once."""
+
+IMAGE_TOKENS = re.compile(r"(image|img|media|patch)\w*_(id|index)$")
+"""Keys of a configuration that name tokens of a picture."""
 
 MAX_ROWS = 300_000
 """Of a vocabulary; the largest known has 262,144."""
@@ -55,6 +61,16 @@ def faults(folder: Path, found: str | None) -> Iterator[str]:
         except Exception as error:  # odd values lead the libraries to any exception
             told = " ".join(str(error).split())[:400]
             yield told if isinstance(error, OSError | ValueError) else f"{str(folder)!r}: {type(error).__name__}: {told}"
+
+
+def adapter_faults(folder: Path, found: str | None) -> Iterator[str]:
+    """What keeps an adapter from being merged or loaded with any model, a sentence; families read those of their own by themselves."""
+    try:
+        if found is None:
+            read_adapter(folder)
+        _try_values(folder)
+    except (OSError, ValueError) as error:
+        yield " ".join(str(error).split())[:400]
 
 
 def _try_language_model(folder: Path) -> None:
@@ -167,7 +183,9 @@ def _try_native(folder: Path) -> None:
     _check_sides(folder)
     pipeline, config = load_pipeline(folder), load_config(folder)
     check_chat_template(pipeline.processor, repr(str(folder)))
+    _check_template(pipeline, pipeline.processor, folder)
     _check_pixels(pipeline.processor, folder)
+    _check_image_tokens(pipeline, config.to_dict(), folder)
     if config.to_dict().get("quantization_config"):
         return
     rows = WholeModel.from_pretrained(folder, device_map="meta").get_input_embeddings().weight.shape[0]
@@ -213,11 +231,29 @@ def _try_processor(folder: Path, found: str) -> None:
     processor, config = side.processor, side.config.text_config
     _check_tokenizer(processor.tokenizer, config, config.vocab_size, folder)
     _check_context(side.pipeline, processor.tokenizer, config, config.vocab_size, folder)
-    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
-    text = apply_chat_template(processor, asked, add_generation_prompt=True, tokenize=False)
-    if "What is this?" not in text:
-        raise ValueError(f"The chat template of {str(folder)!r} leaves out what is asked. Copy chat_template.jinja again.")
+    _check_template(side.pipeline, processor, folder)
     _check_pixels(processor, folder)
+
+
+def _check_template(pipeline: Any, processor: Any, folder: Path) -> None:
+    turns = [message("user", "What is this?", 1), message("assistant", "A star."), message("user", "And this?", 1)]
+    text = apply_chat_template(processor, turns, add_generation_prompt=True, tokenize=False)
+    if not ("What is this?" in text and "And this?" in text):
+        raise ValueError(f"The chat template of {str(folder)!r} leaves out what is asked. Copy chat_template.jinja again.")
+    if text.count(pipeline.image_mark) != 2:
+        raise ValueError(
+            f"The chat template of {str(folder)!r} does not write {pipeline.image_mark!r} for each picture. Copy chat_template.jinja again."
+        )
+
+
+def _check_image_tokens(pipeline: Any, config: dict[str, Any], folder: Path) -> None:
+    known = {value for key, value in config.items() if IMAGE_TOKENS.search(key) and isinstance(value, int)}
+    (ids,) = pipeline.image_ids([PHOTO_PX], pipeline.processor.tokenizer)
+    if known and not known & set(ids):
+        raise ValueError(
+            f"{str(folder / 'config.json')!r} says that {sorted(known)} stand for a picture, but the processor writes "
+            f"{max(set(ids), key=ids.count)}. Copy config.json and the tokenizer's files again."
+        )
 
 
 def _check_pixels(processor: Any, folder: Path) -> None:

@@ -340,3 +340,11 @@ def test_no_part_for_videos_is_made_where_torchvision_is_there_either(tmp_path, 
     assert isinstance(part, processing.NoVideo)
     with pytest.raises(ValueError, match="Videos are not taken"):
         part()
+
+
+def test_token_that_stands_for_a_picture_is_the_processors(qwen, tmp_path):
+    folder = shutil.copytree(qwen, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"image_token_id": 5}))
+    (told,) = doctor.examine(folder, "cpu").missing
+    assert "says that [5] stand for a picture, but the processor writes " in told

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import GOLDEN
 from safetensors.torch import load_file, save_file
 
 from pipelines import doctor
+from pipelines.tokenization import load_tokenizer
 from training.merge import convert
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -205,6 +207,7 @@ def _config(**changes):
         ("chat_template.jinja", lambda _: "{% if %}", "TemplateSyntaxError"),
         ("chat_template.jinja", lambda _: "{{ 'a' * 10**10 }}", "takes more than 2 s or 512 MiB"),
         ("chat_template.jinja", lambda _: "hello", "leaves out what is asked"),
+        ("chat_template.jinja", lambda text: text.replace("<img_token>", ""), "for each picture"),
         ("tokenizer.json", lambda _: "{}", "is broken"),
         ("generation_config.json", lambda _: '{"max_new_tokens": -5}', "max_new_tokens"),
         ("generation_config.json", lambda _: '{"num_beams": 100000}', "more than 64 answers"),
@@ -232,9 +235,9 @@ def test_values_that_are_not_finite_are_told(place, tmp_path):
 
 def test_tokenizer_of_another_model_is_told(tmp_path):
     folder = shutil.copytree(ROOT / "demo" / "model", tmp_path / "model")
-    values = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    values["added_tokens"].append({**values["added_tokens"][-1], "id": 5000, "content": "What"})
-    (folder / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.add_tokens(["\u8fd9\u662f\u4ec0\u4e48"]) == 1  # within what the doctor asks
+    tokenizer.save_pretrained(folder)
     assert "but the model has 773 embeddings" in " ".join(doctor.examine(folder, "cpu").missing)
 
 
@@ -244,3 +247,15 @@ def test_only_what_something_here_loads_is_whole(tmp_path, capsys):
     (folder / "model.gguf").write_bytes(b"GGUF" + bytes(100))
     assert doctor.main([str(folder)]) == 1
     assert "which is llama.cpp's" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("lost", "said"), [("lora_A", "is half an adapter"), ("", "is empty"), (None, "not finite")])
+def test_adapters_that_nothing_can_use_are_told(lost, said, tmp_path):
+    names = [f"base_model.model.model.layers.0.self_attn.q_proj.lora_{side}.weight" for side in "AB"]
+    tensors = dict(zip(names, (torch.ones(1, 8), torch.ones(8, 1)), strict=True))
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1, "base_model_name_or_path": "base"}')
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    assert doctor.examine(tmp_path, "cpu").missing == []
+    broken = {name: tensor * float("nan") for name, tensor in tensors.items() if lost is None or lost not in name}
+    save_file({} if lost == "" else broken, tmp_path / "adapter_model.safetensors")
+    assert said in " ".join(doctor.examine(tmp_path, "cpu").missing)
