@@ -164,7 +164,7 @@ def quantisation_faults(folder: Path) -> Iterator[str]:
     """What keeps a quantised model from being loaded, a sentence."""
     settings = read_json(folder / "config.json")["quantization_config"]
     method = settings.get("quant_method")
-    if method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+    if not isinstance(method, str) or method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
         known = ", ".join(sorted(AUTO_QUANTIZATION_CONFIG_MAPPING))
         yield f"a way to load it: config.json says quant_method {method!r}; transformers knows {known}."
         return
