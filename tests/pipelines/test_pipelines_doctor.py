@@ -211,7 +211,7 @@ def _config(**changes):
         ("tokenizer.json", lambda _: "{}", "is broken"),
         ("generation_config.json", lambda _: '{"max_new_tokens": -5}', "max_new_tokens"),
         ("generation_config.json", lambda _: '{"num_beams": 100000}', "more than 64 answers"),
-        ("generation_config.json", lambda _: '{"suppress_tokens": [99999]}', "cannot be used"),
+        ("generation_config.json", lambda _: '{"bad_words_ids": [[99999]]}', "cannot be used"),
     ],
 )
 def test_what_would_fail_with_the_first_answer_is_told_before(file, change, said, tmp_path):
