@@ -192,7 +192,8 @@ def _find_missing(report: Report, path: Path, is_adapter: bool) -> None:
     for place in ("", "vision"):
         if place not in places and (path / place / "config.json").is_file():
             report.missing.append(f"weights: {str(path / place)!r} has a config.json but no weights. Copy them again.")
-    if not any((path / name).is_file() for name in TOKENIZERS):
+    is_bare_adapter = is_adapter and report.family is None  # which goes on a model that has one
+    if not (is_bare_adapter or any((path / name).is_file() for name in TOKENIZERS)):
         report.missing.append(f"a tokenizer: none of {list(TOKENIZERS)} is in {str(path)!r}. Copy it from the language model.")
     eyes = path / "vision" if (path / "vision").is_dir() else path
     if report.family is not None and not (eyes / "preprocessor_config.json").is_file():

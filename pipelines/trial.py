@@ -188,8 +188,12 @@ def _try_native(folder: Path) -> None:
     _check_image_tokens(pipeline, config.to_dict(), folder)
     if config.to_dict().get("quantization_config"):
         return
+    text, num_tensors = config.get_text_config(), len(tensor_headers(folder))
+    if (layers := getattr(text, "num_hidden_layers", 0)) > num_tensors:
+        raise ValueError(
+            f"{str(folder / 'config.json')!r} says {layers} layers, but there are {num_tensors} tensors. Copy the file again."
+        )
     rows = WholeModel.from_pretrained(folder, device_map="meta").get_input_embeddings().weight.shape[0]
-    text = config.get_text_config()
     _check_tokenizer(pipeline.processor.tokenizer, text, rows, folder)
     _check_context(pipeline, pipeline.processor.tokenizer, text, rows, folder)
 

@@ -342,9 +342,18 @@ def test_no_part_for_videos_is_made_where_torchvision_is_there_either(tmp_path, 
         part()
 
 
-def test_token_that_stands_for_a_picture_is_the_processors(qwen, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_token_id": 5}, "says that [5] stand for a picture, but the processor writes "),
+        ({"text_config": {"num_hidden_layers": 900}}, "says 900 layers, but there are "),
+    ],
+)
+def test_doctor_says_what_of_the_configuration_is_another_models(qwen, tmp_path, change, said):
     folder = shutil.copytree(qwen, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"image_token_id": 5}))
+    for name, value in change.items():
+        config[name] = config[name] | value if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(config))
     (told,) = doctor.examine(folder, "cpu").missing
-    assert "says that [5] stand for a picture, but the processor writes " in told
+    assert said in told
