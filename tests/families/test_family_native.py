@@ -318,7 +318,7 @@ def test_processor_that_fails_on_a_picture_is_told_in_one_line(qwen, monkeypatch
 
 
 def test_weights_of_another_shape_are_told_by_name(tmp_path):
-    folder = native_models.write("llava", tmp_path / "model")
+    folder = native_models.write("qwen2_5_vl", tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")
     name = next(name for name in tensors if "layers.1.mlp.down_proj" in name)
     tensors[name] = tensors[name][:-1].clone()
