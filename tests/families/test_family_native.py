@@ -345,8 +345,8 @@ def test_no_part_for_videos_is_made_where_torchvision_is_there_either(tmp_path, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image_token_id": 5}, "says that [5] stand for a picture, but the processor writes "),
-        ({"text_config": {"num_hidden_layers": 900}}, "says 900 layers, but there are "),
+        ({"image_token_id": 5, "image_token_index": 5}, "stand for a picture, but the processor writes "),
+        ({"text_config": {"num_hidden_layers": 900}}, "900"),
     ],
 )
 def test_doctor_says_what_of_the_configuration_is_another_models(qwen, tmp_path, change, said):
