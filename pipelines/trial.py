@@ -19,7 +19,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoH
 from .chat_template import apply_chat_template, check_chat_template
 from .checkpoints.adapters import read_adapter
 from .checkpoints.stored_tensors import stored_tensors, tensor_headers
-from .checkpoints.structure import language_model, model_config, read_config
+from .checkpoints.structure import COMPUTED_BUFFERS, language_model, model_config, read_config
 from .generation import message
 from .json_files import read_json
 from .registry import check_generation, load_prompt_side
@@ -109,7 +109,7 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: Any, rows: int,
         folder: whose files the two are of.
 
     Raises:
-        ValueError: it makes no tokens or such as the model does not have, or ends texts otherwise.
+        ValueError: it makes no tokens or such as the model does not have, or does not know those that end an answer.
     """
     ids = tokenizer(ASKED)["input_ids"]
     if not ids:
@@ -122,10 +122,15 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: Any, rows: int,
         )
     stored = (config.eos_token_id, read_json(folder / "generation_config.json").get("eos_token_id"))
     ends = {token for each in stored for token in (each if isinstance(each, list) else [each]) if token is not None}
-    if tokenizer.eos_token_id is None or (ends and tokenizer.eos_token_id not in ends):
+    if not ends and tokenizer.eos_token_id is None:
         raise ValueError(
-            f"A text ends with {tokenizer.eos_token!r} ({tokenizer.eos_token_id}) for the tokenizer of {str(folder)!r}, and with "
-            f"{sorted(ends, key=str)} for its model. Copy tokenizer_config.json and config.json again, or use the tokenizer that belongs to it."
+            f"Nothing ends an answer of {str(folder)!r}: neither its tokenizer nor its model names an EOS token. Copy "
+            "tokenizer_config.json and config.json again."
+        )
+    if ends and ends.isdisjoint({*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}):
+        raise ValueError(
+            f"The model of {str(folder)!r} ends an answer with the tokens {sorted(ends, key=str)}, none of which is a special one of its "
+            "tokenizer. Copy config.json and the tokenizer's files again."
         )
 
 
@@ -154,7 +159,8 @@ def _try_generation(folder: Path) -> None:
 def _try_values(folder: Path) -> None:
     for place in ("", "vision", "text_encoder", "vision_encoder"):
         for name, tensor in tensor_headers(folder / place).items():
-            if tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1 and not tensor.read().isfinite().all():
+            is_used = tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1 and not name.endswith(COMPUTED_BUFFERS)
+            if is_used and not tensor.read().isfinite().all():
                 raise ValueError(
                     f"{name} in {str(folder / place)!r} holds values that are not finite (inf or NaN). Copy the weights again."
                 )

@@ -33,8 +33,13 @@ def pictures(seed: int = 0) -> list[Image.Image]:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def chat(request, tmp_path_factory):
-    model, processor = native.load_model(native_models.write(request.param, tmp_path_factory.mktemp(request.param)))
+def published(request, tmp_path_factory):
+    return native_models.write(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def chat(published):
+    model, processor = native.load_model(published)
     return ChatModel(model, processor, native.pipeline_of(model, processor))
 
 
@@ -69,6 +74,10 @@ def test_answers_are_those_of_processor_and_generate(chat, num_images):
     assert chat.prepare(messages, parts).input_ids.tolist() == ids
     assert chat.embedder.encoder.length(chat.render(messages, parts)) == len(ids[0])
     assert chat.answer(messages, parts, GREEDY) == answer
+
+
+def test_doctor_finds_nothing_wrong(published):
+    assert doctor.examine(published, "cpu").missing == []
 
 
 def test_each_picture_is_seen_and_none_stays(chat):

@@ -10,7 +10,7 @@ import transformers
 from packaging import version
 from transformers import CONFIG_MAPPING
 
-from pipelines import native
+from pipelines import doctor, native
 from pipelines.base import ImagePart
 from pipelines.generation import ChatModel, message
 from pipelines.native import loading
@@ -69,6 +69,7 @@ def each_is_theirs(chat: ChatModel, row: dict) -> None:
 
 
 def opened(folder: Path) -> ChatModel:
+    assert doctor.examine(folder, "cpu").missing == []
     model, processor = native.load_model(folder)
     return ChatModel(model, processor, native.pipeline_of(model, processor))
 

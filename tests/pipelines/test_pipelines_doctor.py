@@ -198,7 +198,7 @@ def _config(**changes):
         (*_config(is_encoder_decoder=True), "says is_encoder_decoder"),
         (*_config(quantization_config={"quant_method": "other"}), "says quant_method 'other'"),
         ("vision/config.json", lambda _: "{}", "neither its config.json nor the folder's names one"),
-        ("tokenizer_config.json", lambda _: "{}", "A text ends with None"),
+        (*_config(eos_token_id=[5]), "none of which is a special one"),
         (
             "vision/preprocessor_config.json",
             lambda _: '{"size": {"height": 1000000, "width": 1000000}}',
