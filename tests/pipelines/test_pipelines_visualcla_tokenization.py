@@ -80,3 +80,39 @@ def test_added_tokens_of_another_vocabulary_are_refused(tmp_path):
     (folder / "added_tokens.json").write_text(json.dumps({"<img>": 49954}))
     with pytest.raises(ValueError, match="'<img>' has the id 49954, but the vocabulary of 700 pieces"):
         load_tokenizer(folder)
+
+
+TEXT = "<s>what <img><img_token></img>\nis \u8fd9"
+FILES = ("tokenizer.model", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+@pytest.fixture
+def copied(tmp_path):
+    for name in FILES:
+        shutil.copy(GOLDEN / "merged/visualcla-tiny-merged" / name, tmp_path)
+    return tmp_path
+
+
+def change(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+@pytest.mark.parametrize("repeated", [{"<unk>": 0, "<s>": 1, "</s>": 2}, {"[PAD]": 699}])
+def test_added_tokens_that_repeat_pieces_change_nothing(golden_tokenizer, copied, repeated):
+    change(copied / "added_tokens.json", **repeated)
+    assert load_tokenizer(copied)(TEXT)["input_ids"] == golden_tokenizer(TEXT)["input_ids"]
+
+
+def test_added_tokens_of_newer_files_are_read(golden_tokenizer, copied):
+    added = json.loads((copied / "added_tokens.json").read_text(encoding="utf-8"))
+    (copied / "added_tokens.json").unlink()
+    entries = {str(index): {"content": token, "special": True} for token, index in {"<s>": 1, **added}.items()}
+    change(copied / "tokenizer_config.json", added_tokens_decoder=entries)
+    assert load_tokenizer(copied)(TEXT)["input_ids"] == golden_tokenizer(TEXT)["input_ids"]
+
+
+def test_tokenizer_json_counts_whatever_class_its_configuration_names(golden_tokenizer, copied, tmp_path_factory):
+    golden_tokenizer.save_pretrained(saved := tmp_path_factory.mktemp("saved"))
+    shutil.copy(saved / "tokenizer.json", copied)
+    assert json.loads((copied / "tokenizer_config.json").read_text(encoding="utf-8"))["tokenizer_class"] == "LlamaTokenizer"
+    assert load_tokenizer(copied)(TEXT)["input_ids"] == golden_tokenizer(TEXT)["input_ids"]

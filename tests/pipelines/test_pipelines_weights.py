@@ -94,3 +94,22 @@ def test_refusal_says_what_would_fit(monkeypatch):
     monkeypatch.setattr("pipelines.memory.available_bytes", lambda device: 0)
     with pytest.raises(MemoryError, match="take a smaller model"):
         check_memory([folder], 32, "cpu")
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "..", "a\\b.safetensors"])
+def test_index_that_names_files_elsewhere_is_refused(name, tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(ValueError, match="lie outside of its folder"):
+        weight_files(tmp_path)
+
+
+def test_tensors_that_share_bytes_are_refused(tmp_path):
+    save_file({"a": torch.ones(4), "b": torch.zeros(4)}, tmp_path / "model.safetensors")
+    content = (tmp_path / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["b"]["data_offsets"] = header["a"]["data_offsets"]
+    changed = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + length :])
+    with pytest.raises(ValueError, match="overlaps another tensor"):
+        tensor_headers(tmp_path)
