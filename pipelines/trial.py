@@ -75,7 +75,7 @@ def _try_language_model(folder: Path) -> None:
     tensors = stored_tensors(folder)
     found = language_model(values, tensors, folder)
     config, rows = model_config(values, folder).get_text_config(), tensors[found.embedding].shape[0]
-    if config.is_encoder_decoder:
+    if getattr(config, "is_encoder_decoder", False):
         raise ValueError(
             f"{str(folder / 'config.json')!r} says is_encoder_decoder, which its weights are not. Copy the file again."
         )

@@ -47,8 +47,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: Any, rows: int, 
             f"The tokenizer of {str(folder)!r} makes the token {max(ids)}, but the model has {rows} embeddings. Use the tokenizer that "
             "belongs to it."
         )
-    stored = (config.eos_token_id, read_json(folder / "generation_config.json").get("eos_token_id"))
-    ends = {token for each in stored for token in (each if isinstance(each, list) else [each]) if token is not None}
+    stored = read_json(folder / "generation_config.json").get("eos_token_id", getattr(config, "eos_token_id", None))
+    ends = {token for token in (stored if isinstance(stored, list) else [stored]) if token is not None}
     if not ends and tokenizer.eos_token_id is None:
         raise ValueError(
             f"Nothing ends an answer of {str(folder)!r}: neither its tokenizer nor its model names an EOS token. Copy "

@@ -198,7 +198,6 @@ def _config(**changes):
         (*_config(is_encoder_decoder=True), "says is_encoder_decoder"),
         (*_config(quantization_config={"quant_method": "other"}), "says quant_method 'other'"),
         ("vision/config.json", lambda _: "{}", "neither its config.json nor the folder's names one"),
-        (*_config(eos_token_id=[5]), "none of which is a special one"),
         (
             "vision/preprocessor_config.json",
             lambda _: '{"size": {"height": 1000000, "width": 1000000}}',
@@ -210,6 +209,7 @@ def _config(**changes):
         ("chat_template.jinja", lambda text: text.replace("<img_token>", ""), "for each picture"),
         ("tokenizer.json", lambda _: "{}", "is broken"),
         ("generation_config.json", lambda _: '{"max_new_tokens": -5}', "max_new_tokens"),
+        ("generation_config.json", lambda _: '{"eos_token_id": [5]}', "none of which is a special one"),
         ("generation_config.json", lambda _: '{"num_beams": 100000}', "more than 64 answers"),
         ("generation_config.json", lambda _: '{"bad_words_ids": [[99999]]}', "cannot be used"),
     ],
