@@ -11,7 +11,7 @@ from models import make_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_training_merge_properties import assert_merges, make_base, train_adapter
-from transformers import GPTNeoXConfig
+from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from pipelines import load_model
 from pipelines.base import ImagePart
@@ -33,7 +33,9 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def adapter(base, tmp_path_factory):
-    return train_adapter(base, tmp_path_factory.mktemp("adapter") / "adapter", target_modules=["q_proj", "v_proj"])
+    folder = train_adapter(base, tmp_path_factory.mktemp("adapter") / "adapter", target_modules=["q_proj", "v_proj"])
+    change_config(folder, "adapter_config.json", base_model_name_or_path="")
+    return folder
 
 
 def change_weights(folder, change, name="model.safetensors"):
@@ -42,8 +44,8 @@ def change_weights(folder, change, name="model.safetensors"):
     save_file(tensors, folder / name, {"format": "pt"})
 
 
-def change_config(folder, **values):
-    file = folder / "config.json"
+def change_config(folder, name="config.json", **values):
+    file = folder / name
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
@@ -56,7 +58,9 @@ def test_head_of_a_base_that_says_it_is_tied_is_kept(tmp_path):
 def test_names_of_files_that_are_not_those_of_modules_find_their_place(tmp_path):
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     base = make_base(tmp_path / "base", GPTNeoXConfig(**sizes, initializer_range=0.3))
-    options = {"target_modules": ["query_key_value"], "modules_to_save": ["embed_out"]}
+    model = AutoModelForCausalLM.from_pretrained(base)
+    (head,) = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
+    options = {"target_modules": ["query_key_value"], "modules_to_save": [head]}
     assert_merges(base, train_adapter(base, tmp_path / "adapter", **options), tmp_path / "out", "--verify")
 
 
