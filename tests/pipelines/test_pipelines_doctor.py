@@ -238,7 +238,8 @@ def test_tokenizer_of_another_model_is_told(tmp_path):
     tokenizer = load_tokenizer(folder)
     assert tokenizer.add_tokens(["\u8fd9\u662f\u4ec0\u4e48"]) == 1  # within what the doctor asks
     tokenizer.save_pretrained(folder)
-    assert "but the model has 773 embeddings" in " ".join(doctor.examine(folder, "cpu").missing)
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    assert f"but the model has {rows} embeddings" in " ".join(doctor.examine(folder, "cpu").missing)
 
 
 def test_only_what_something_here_loads_is_whole(tmp_path, capsys):
