@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 
 from . import world
@@ -16,6 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--samples", type=int, default=640, help="rows, every kind in both languages equally often (%(default)s)"
     )
+    parser.add_argument("--language", choices=world.LANGUAGES, help="rows of this language only (both)")
     parser.add_argument("--seed", type=int, default=1, help="which rows (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.samples < 1:
@@ -23,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.folder.exists() and any(args.folder.iterdir()):
             raise ValueError(f"{str(args.folder)!r} is not empty. Give a new folder.")
-        num_pictures = write(args.folder, args.samples, args.seed)
+        num_pictures = write(args.folder, args.samples, args.seed, args.language)
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
@@ -31,13 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def write(folder: Path, num_samples: int, seed: int) -> int:
-    """Write the rows; returns the number of pictures."""
+def write(folder: Path, num_samples: int, seed: int, language: str | None = None) -> int:
+    """Write the rows, those of one language only if it is given; returns the number of pictures."""
+    languages = (language,) if language else world.LANGUAGES
+    every = world.exam(num_samples * len(world.LANGUAGES), seed)
+    rows = islice((row for row in every if row["language"] in languages), num_samples)
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     partial, num_pictures = folder / ".rows.jsonl.partial", 0
     with partial.open("w", encoding="utf-8") as file:
-        for row in world.exam(num_samples, seed):
+        for row in rows:
             names = []
             for image in row["images"]:
                 names.append(f"pictures/{num_pictures:05}.png")

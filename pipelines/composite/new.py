@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     CLIPVisionModel,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     SiglipVisionModel,
@@ -70,7 +71,19 @@ def _open_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.load_state_dict(unpacked.state_dict())
     model.generation_config = unpacked.generation_config
-    return model, AutoTokenizer.from_pretrained(file.parent, **given)
+    return model, named_as(config, AutoTokenizer.from_pretrained(file.parent, **given))
+
+
+def named_as(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, its special tokens those of the configuration.
+
+    transformers 5.17 takes SmolLM2's `<|im_start|>` for the end of a text, where the GGUF says `<|im_end|>`.
+    """
+    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        number = getattr(config, f"{name}_id", None)
+        if isinstance(number, int) and 0 <= number < len(tokenizer):
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(number))
+    return tokenizer
 
 
 def open_vision_encoder(path: str | os.PathLike) -> PreTrainedModel:

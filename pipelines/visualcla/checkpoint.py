@@ -150,7 +150,10 @@ def load_pretrained(
     if use_adapter and model.processor is not None:
         _check_vocabulary(model, folder)
     if lora_model is not None:
-        apply_adapter(model, resolve_folder(lora_model, **hub_kwargs))
+        adapter = resolve_folder(lora_model, **hub_kwargs)
+        apply_adapter(model, adapter)
+        if model.processor is not None:
+            model.processor = model.processor.with_tokenizer_of(adapter)
     if load_in_4bit:
         _check_4bit_widths(model)
     return model.eval()

@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 from ..hub import hub_kwargs_of
 from ..images import load_image
 from ..json_files import read_json
-from ..tokenization import load_tokenizer, plain_template
+from ..tokenization import has_tokenizer, load_tokenizer, plain_template
 from .configuration_visualcla import load_config
 from .tokenization_visualcla import IMAGE_END, IMAGE_START, IMAGE_TOKEN
 
@@ -95,6 +95,16 @@ class VisualCLAProcessor(ProcessorMixin):
             chat_template=template,
             num_image_embeds=_num_image_embeds(name, hub_kwargs),
         )
+
+    def with_tokenizer_of(self, adapter: Path) -> "VisualCLAProcessor":
+        """This processor with the tokenizer that an adapter was trained with, as merging takes it; itself where that has none."""
+        if not has_tokenizer(adapter):
+            return self
+        tokenizer = load_tokenizer(adapter)
+        if IMAGE_TOKEN not in tokenizer.get_vocab():  # that of a text model under the adapter
+            return self
+        tokenizer.padding_side, tokenizer.model_max_length = "left", self.tokenizer.model_max_length
+        return type(self)(self.image_processor, tokenizer, self.chat_template, self.num_image_embeds)
 
     def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs: Any):
         """As in transformers; text that spells `<img_token>` is kept as text and never taken for an image."""

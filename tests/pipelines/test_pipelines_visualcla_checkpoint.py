@@ -290,3 +290,18 @@ def test_safetensors_are_preferred_and_give_the_same(merged):
     (merged / "pytorch_model.bin").write_bytes(b"not read")
     assert set(load_file(merged / "model.safetensors")) == set(tensors)
     assert answer(load_pretrained(merged, dtype=torch.float32)) == ANSWERS["merged"]
+
+
+def test_adapter_is_served_with_the_tokenizer_that_it_was_trained_with(tmp_path):
+    adapter = tmp_path / "adapter"
+    shutil.copytree("tests/golden/demo_adapter", adapter)
+
+    def load(**adapter):
+        return load_pretrained("demo/model", dtype=torch.float32, **adapter)
+
+    own = load(lora_model="tests/golden/demo_adapter").processor.tokenizer
+    tokenizer = load().processor.tokenizer
+    assert own.eos_token == tokenizer.eos_token == "</s>"
+    tokenizer.eos_token = tokenizer.bos_token
+    tokenizer.save_pretrained(adapter)
+    assert load(lora_model=adapter).processor.tokenizer.eos_token == tokenizer.bos_token

@@ -9,12 +9,21 @@ import torch
 from models import TEXT, VISION
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import CLIPVisionConfig, CLIPVisionModel, Qwen3Config, Qwen3ForCausalLM, SiglipVisionConfig, SiglipVisionModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from demo import ask
 from pipelines import load_model
+from pipelines.composite.new import named_as
 from pipelines.tokenization import load_tokenizer
 from training.__main__ import main
 
@@ -156,3 +165,12 @@ def test_what_cannot_be_begun_is_refused_in_one_line(bases, tmp_path, capsys):
     assert not out.exists()
     out.mkdir()
     assert "exists" in refusal("llava", "llama", "clip", out)
+
+
+def test_what_a_gguf_says_ends_a_text_holds_over_its_tokenizer():
+    tokenizer = load_tokenizer(LLAMA)
+    tokenizer.eos_token = tokenizer.bos_token
+    end = tokenizer.convert_tokens_to_ids("</s>")
+    named = named_as(LlamaConfig(vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=end, pad_token_id=-1), tokenizer)
+    assert (named.eos_token, named.eos_token_id, named.bos_token_id) == ("</s>", end, 1)
+    assert named.pad_token_id == tokenizer.pad_token_id

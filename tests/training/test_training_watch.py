@@ -72,6 +72,8 @@ def test_release_format_writes_what_the_original_opens(rows, capsys):
     assert "release_format is 'llava'; for this model, a visualcla, is allowed: 'visualcla'" in capsys.readouterr().err
     assert train(rows, *lora, "visualcla", "--train_parts", "image_projection_layer") == 2
     assert "does not learn: give --train_parts connector" in capsys.readouterr().err
+    assert train(rows, *lora, "visualcla", model="demo/model") == 2
+    assert "'demo/model' has no tokenizer.model" in capsys.readouterr().err
     assert train(rows, *lora, "visualcla") == 0
     run = rows.parent / "run"
     assert main(["convert", str(run / "adapter"), str(rows.parent / "by hand"), "--layout", "release"]) == 0

@@ -49,16 +49,25 @@ def check_adapter(model: nn.Module, groups: Sequence[Group]) -> list[str]:
     return whole
 
 
-def check_release(model: nn.Module, family: str, groups: Sequence[Group]) -> None:
+def check_release(model: nn.Module, family: str, groups: Sequence[Group], folder: Path) -> None:
     """
+    Args:
+        folder: where the model was opened.
+
     Raises:
-        ValueError: the model is not of this family, its original code opens no adapters, or they hold more of it than learns.
+        ValueError: the model is not of this family, its original code opens no adapters or not its tokenizer, or they hold more of
+            it than learns.
     """
     own = family_of(model).__name__.rpartition(".")[2]
     forms = getattr(getattr(family_of(model), "MERGING", None), "adapter_forms", {})
     if family != own or RELEASE not in forms:
         able = repr(own) if RELEASE in forms else "none"
         raise ValueError(f"release_format is {family!r}; for this model, a {own}, is allowed: {able}. Leave it out.")
+    if not (folder / "tokenizer.model").is_file():
+        raise ValueError(
+            f"release_format is {family!r}, whose original code opens sentencepiece models only, and {str(folder)!r} has no "
+            "tokenizer.model. Leave it out, or copy the tokenizer.model that tokenizer.json was made of into that folder."
+        )
     places = {module for group in groups for module in group.modules}
     if missing := [prefix for prefix in parts_of(model)["connector"] if prefix.removesuffix(".") not in places]:
         raise ValueError(

@@ -80,7 +80,7 @@ class Run:
         if recipe.result == "adapter":
             check_adapter(self.model, self.groups)
         if recipe.release_format:
-            check_release(self.model, recipe.release_format, self.groups)
+            check_release(self.model, recipe.release_format, self.groups, resolve_folder(recipe.model))
         if recipe.compile_layers:
             for layer in self.model.get_decoder().layers:
                 layer.compile(dynamic=True)
