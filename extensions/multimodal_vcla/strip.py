@@ -41,8 +41,10 @@ const over = (button, ...path) => {
     putBack();
     if (!block || wasOver) return;
     for (const id of path) document.querySelector(`#${id} > .label-wrap:not(.open)`)?.click();
-    const extensions = document.getElementById("extensions"), shown = extensions?.style.display;
-    if (extensions) extensions.style.display = "flex";  // the web UI hides it with its controls
+    let hidden = block;  // the web UI hides it with its controls, and its tab where it is one
+    while (hidden !== null && getComputedStyle(hidden).display !== "none") hidden = hidden.parentElement;
+    const display = hidden?.style.display;
+    if (hidden !== null) hidden.style.display = "flex";
     const room = document.getElementById("chat-input-row").getBoundingClientRect();
     const width = Math.min(Math.max(room.width, 320), innerWidth - 16);
     const left = Math.max(8, Math.min(room.left, innerWidth - 8 - width));
@@ -54,7 +56,7 @@ const over = (button, ...path) => {
         block.classList.remove("vcla-over");
         Object.assign(block.style, {left: "", width: "", bottom: ""});
         document.querySelectorAll("[aria-expanded][data-vcla]").forEach((each) => each.setAttribute("aria-expanded", "false"));
-        if (extensions) extensions.style.display = shown;
+        if (hidden !== null) hidden.style.display = display;
     };
 };
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") putBack(); });

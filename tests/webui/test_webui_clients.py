@@ -34,29 +34,48 @@ def anthropic(server):
     return library.Anthropic(base_url=server.api, api_key="none", max_retries=0)
 
 
-def ask_openai(client, bans: str, address: str, stream: bool) -> str:
-    message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": address}}]}
-    message["content"].append({"type": "text", "text": TOP_LEFT})
-    more = {"custom_token_bans": bans}
+def ask_openai(client, turns: list, stream: bool, max_tokens: int = NUM_NEW, **more) -> str:
+    """The next answer.
+
+    Args:
+        client: of the library `openai`.
+        turns: `(text, addresses of pictures)` for a question, a text for an answer.
+        more: what the web UI takes beside what the library knows.
+    """
+    messages = []
+    for role, text, addresses in _messages(turns):
+        items = [{"type": "image_url", "image_url": {"url": address}} for address in addresses]
+        messages.append({"role": role, "content": [*items, {"type": "text", "text": text}] if items else text})
     answer = client.chat.completions.create(
-        model="any", messages=[message], max_tokens=NUM_NEW, temperature=0, stream=stream, extra_body=more
+        model="any", messages=messages, max_tokens=max_tokens, temperature=0, stream=stream, extra_body=more
     )
     if stream:
         return "".join(chunk.choices[0].delta.content or "" for chunk in answer if chunk.choices)
     return answer.choices[0].message.content
 
 
-def ask_anthropic(client, bans: str, address: str, stream: bool) -> str:
-    media, _, data = address.removeprefix("data:").partition(";base64,")
-    inline = {"type": "base64", "media_type": media, "data": data}
-    source = inline if address.startswith("data:") else {"type": "url", "url": address}
-    message = {"role": "user", "content": [{"type": "image", "source": source}, {"type": "text", "text": TOP_LEFT}]}
-    given = {"model": "any", "messages": [message], "max_tokens": NUM_NEW}
-    more = {"custom_token_bans": bans, "temperature": 0}
+def ask_anthropic(client, turns: list, stream: bool, max_tokens: int = NUM_NEW, **more) -> str:
+    """As `ask_openai`, with a client of the library `anthropic`."""
+    messages = []
+    for role, text, addresses in _messages(turns):
+        items = [{"type": "image", "source": _source(address)} for address in addresses]
+        messages.append({"role": role, "content": [*items, {"type": "text", "text": text}] if items else text})
+    given = {"model": "any", "messages": messages, "max_tokens": max_tokens, "extra_body": {"temperature": 0, **more}}
     if stream:
-        with client.messages.stream(**given, extra_body=more) as answer:
+        with client.messages.stream(**given) as answer:
             return "".join(answer.text_stream)
-    return client.messages.create(**given, extra_body=more).content[0].text
+    return client.messages.create(**given).content[0].text
+
+
+def _messages(turns: list) -> list[tuple[str, str, list[str]]]:
+    return [("user", *turn) if isinstance(turn, tuple) else ("assistant", turn, []) for turn in turns]
+
+
+def _source(address: str) -> dict[str, str]:
+    if not address.startswith("data:"):
+        return {"type": "url", "url": address}
+    media, _, data = address.removeprefix("data:").partition(";base64,")
+    return {"type": "base64", "media_type": media, "data": data}
 
 
 ASK = {"openai": ask_openai, "anthropic": ask_anthropic}
@@ -65,7 +84,8 @@ ASK = {"openai": ask_openai, "anthropic": ask_anthropic}
 @pytest.fixture(params=ASK)
 def ask(request, oracle):
     client = request.getfixturevalue(request.param)
-    return lambda *given: ASK[request.param](client, ",".join(map(str, oracle.banned)), *given)
+    bans = ",".join(map(str, oracle.banned))
+    return lambda address, stream: ASK[request.param](client, [(TOP_LEFT, [address])], stream, custom_token_bans=bans)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 
-from .conftest import TOP_LEFT, data_uri, same
+from .conftest import data_uri, same
 from .driver import Page, Server, by_hand
 from .native_oracle import NUM_NEW, written
 from .test_webui_clients import ASK
@@ -122,16 +122,32 @@ def test_requests_over_turns(server, models, pictures, name):
     assert status == 200 and same(answer["content"][0]["text"], oracle((ONE, pictures[:1])))
 
 
-@pytest.mark.parametrize("library", ["openai", "anthropic"])
+@pytest.mark.parametrize("library", CLIENTS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_official_clients_are_answered(server, models, pictures, name, library):
-    client = pytest.importorskip(library)
+    """Over turns, several pictures in one; edited, continued, and in a context that holds the last question only."""
+    module = pytest.importorskip(library)
     load(server, name)
-    given = {"base_url": f"{server.api}/v1"} if library == "openai" else {"base_url": server.api}
-    client = getattr(client, CLIENTS[library])(**given, api_key="none", max_retries=0)
-    for picture, stream in [(pictures[0], False), (pictures[1], True)]:
-        reply = ASK[library](client, models[name].bans, data_uri(picture), stream)
-        assert reply.startswith(models[name]((TOP_LEFT, [picture])))
+    oracle, address = models[name], f"{server.api}/v1" if library == "openai" else server.api
+    client = getattr(module, CLIENTS[library])(base_url=address, api_key="none", max_retries=0)
+
+    def told(turns, stream=False, **more) -> str:
+        turns = [turn if isinstance(turn, str) else (turn[0], [*map(data_uri, turn[1])]) for turn in turns]
+        return ASK[library](client, turns, stream, NUM_NEW, custom_token_bans=oracle.bans, **more)
+
+    turns = []
+    for asked, stream in [((ONE, pictures[:1]), False), ((TWO, pictures[1:3]), True)]:
+        turns.append(asked)
+        turns.append(told(turns, stream))
+        assert turns[-1] == oracle(*turns[:-1])
+    edited = [*turns[:2], (THREE, pictures[1:3])]
+    begun = told(edited)
+    assert begun == oracle(*edited)
+    for stream in (False, True):
+        assert told([*edited, begun], stream, continue_=True) == begun + oracle(*edited, begun=begun)
+    last = (TWO, pictures[4:5])
+    room = oracle.length(last) + 1 + NUM_NEW
+    assert told([(ONE, pictures[3:4]), "a", last], truncation_length=room) == oracle(last)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -149,21 +165,28 @@ def test_an_adapter_is_put_on_and_off(server, models, loras, pictures, name):
 
 
 def test_models_are_swapped(server, models, oracle, pictures):
-    """With a text model and with one whose vision model stands beside it."""
+    """Each from and to a text model, and from and to one whose vision model stands beside it."""
     turn = (ONE, pictures[:1])
-    for name in ("smolvlm", "text", "gemma3", "world", "smolvlm"):
+    for name in ("text", "qwen2_5_vl", "world", "gemma3", "text", "smolvlm", "world", "mllama", "text", "gemma3", "world",
+                 "qwen2_5_vl", "text", "mllama", "world", "smolvlm", "text"):  # fmt: skip
         load(server, name)
         bans = models[name].bans if name in models else ",".join(map(str, oracle.banned))
-        status, answer = ask(server, turn, custom_token_bans=bans, max_tokens=NUM_NEW)
+        status, answer = ask(server, turn, custom_token_bans=bans)
         if name == "text":
             assert status == 400 and "no vision model" in answer["error"]["message"]
             assert ask(server, ("Hello.", []), custom_token_bans=bans)[0] == 200
         elif name == "world":
-            assert status == 200 and oracle(turn).replace(" ", "").startswith(answer.replace(" ", "")[:10])
+            assert status == 200 and begins(answer, oracle(turn))
         else:
             assert (status, answer) == (200, models[name](turn))
     assert server.request("/v1/internal/model/unload", {})[0] == 200
     assert ask(server, turn)[0] == 500
+
+
+def begins(reply: str, expected: str) -> bool:
+    """Shorter, but something."""
+    reply = "".join(reply.split())
+    return bool(reply) and "".join(expected.split()).startswith(reply)
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +206,49 @@ def choose(page, name: str) -> None:
     page.page.get_by_text(f"Successfully loaded {name}").wait_for()
     page.tab("Chat")
     page.new_chat()
+
+
+def adapt(page, *names: str) -> None:
+    """Put on an adapter in the Model tab, or take it off."""
+    page.tab("Model")
+    menu = page.page.get_by_label("LoRA(s)").locator("visible=true")
+    if not menu.count():
+        page.page.get_by_text("See more options").click()
+    menu.first.click()
+    if names:
+        page.page.get_by_role("option", name=names[0], exact=True).click()
+    else:
+        menu.first.press("Backspace")
+    page.page.get_by_role("button", name="Apply LoRAs").click()
+    page.settle()
+    page.tab("Chat")
+    page.new_chat()
+
+
+@pytest.mark.browser
+def test_models_come_and_go_in_the_model_tab(window, models, loras, oracle, pictures, monkeypatch):
+    """Between a text model and VisualCLA, from nothing and to nothing, with an adapter and without."""
+    page, turn = window, (ONE, pictures[:1])
+    monkeypatch.setattr(oracle, "banned", models[FAMILIES[0]].banned)
+    for name in ("text", "qwen2_5_vl", "world", "gemma3", "text", "smolvlm", "world", "mllama", "text"):
+        choose(page, name)
+        reply = page.send(*turn[:1], *turn[1])
+        if name == "text":
+            assert not reply and any("no vision model" in toast for toast in page.toasts())
+            continue
+        if name == "world":
+            assert begins(reply, oracle(turn))
+            continue
+        assert reply == models[name](turn)
+        adapt(page, loras[name].name)
+        with models[name].adapted(loras[name]):
+            assert page.send(*turn[:1], *turn[1]) == models[name](turn) != reply
+        adapt(page)
+        assert page.send(*turn[:1], *turn[1]) == reply
+        page.tab("Model")
+        page.page.get_by_role("button", name="Unload", exact=True).first.click()
+        page.tab("Chat")
+        page.panel_says("No model is loaded.")
 
 
 @pytest.mark.browser
