@@ -143,8 +143,9 @@ def test_official_clients_are_answered(server, models, pictures, name, library):
     edited = [*turns[:2], (THREE, pictures[1:3])]
     begun = told(edited)
     assert begun == oracle(*edited)
+    ways = [begun + oracle(*edited, begun=space + begun) for space in ("", " ")]  # before 4.8 a template may write a space
     for stream in (False, True):
-        assert told([*edited, begun], stream, continue_=True) == begun + oracle(*edited, begun=begun)
+        assert told([*edited, begun], stream, continue_=True) in ways
     last = (TWO, pictures[4:5])
     room = oracle.length(last) + 1 + NUM_NEW
     assert told([(ONE, pictures[3:4]), "a", last], truncation_length=room) == oracle(last)
