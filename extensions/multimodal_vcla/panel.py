@@ -26,6 +26,7 @@ CSS = """
 #multimodal_vcla figure img {width: 96px; height: 72px; object-fit: contain; background: #8882; border-radius: 4px}
 #multimodal_vcla figure.vcla-out img {opacity: .35}
 #multimodal_vcla .vcla-error {color: #d33}
+#multimodal_vcla_again {flex: none; width: auto; max-width: none}
 #multimodal_vcla pre {white-space: pre-wrap; font-size: 11px}
 """
 CSS += strip.CSS

@@ -14,7 +14,7 @@ from .texts import say
 CSS = """
 #multimodal_vcla_strip {display: flex; align-items: center; gap: 6px; width: 100%; font-size: 12px; line-height: 1.3; min-width: 0}
 #multimodal_vcla_strip:empty {display: none}
-#multimodal_vcla_strip .vcla-thumbnails {display: flex; gap: 4px; overflow-x: auto; min-width: 0}
+#multimodal_vcla_strip .vcla-thumbnails {display: flex; gap: 4px; overflow-x: auto; flex-shrink: 99; min-width: 44px}
 #multimodal_vcla_strip button {flex: none; padding: 0; border: 1px solid #8886; border-radius: 4px; background: none; cursor: pointer}
 #multimodal_vcla_strip button[aria-pressed] {width: 40px; height: 30px; overflow: hidden}
 #multimodal_vcla_strip button[aria-pressed=false] {border-style: dashed}

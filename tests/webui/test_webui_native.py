@@ -144,7 +144,7 @@ def test_official_clients_are_answered(server, models, pictures, name, library):
     begun = told(edited)
     assert begun == oracle(*edited)
     ways = [begun + oracle(*edited, begun=space + begun) for space in ("", " ")]  # before 4.8 a template may write a space
-    for stream in (False, True):
+    for stream in (False, True) if library == "openai" else ():  # the web UI's other endpoint begins a new reply
         assert told([*edited, begun], stream, continue_=True) in ways
     last = (TWO, pictures[4:5])
     room = oracle.length(last) + 1 + NUM_NEW
