@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .image_worker import limit, limit_seconds
+from .image_worker import apart, limit, limit_seconds
 
 MAX_BYTES = 512 * 2**20
 MAX_SECONDS = 2
@@ -110,6 +110,8 @@ class _Trial:
 
     def are_cheap(self, template: str, conversations: Sequence[Sequence[dict[str, Any]]]) -> bool:
         with self._lock:
+            if self._process is not None and self._process.poll() is not None:  # somebody ended it, between two conversations
+                self.stop()
             process = self._process = self._process or self._start()
             overdue = threading.Timer(30 * MAX_SECONDS, process.kill)
             overdue.start()
@@ -126,8 +128,7 @@ class _Trial:
     @staticmethod
     def _start() -> subprocess.Popen:
         command = [sys.executable, "-I", "-S", "-c", _BOOT, json.dumps([_ROOT, *sys.path])]
-        flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **flags)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **apart())
 
 
 _trial = _Trial()

@@ -33,7 +33,6 @@ def ask(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         ImageError: it refused, or ran out of its limits.
     """
     command = [sys.executable, "-I", "-S", "-c", _BOOT, json.dumps([_ROOT, *sys.path]), json.dumps(request)]
-    flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
     try:
         done = subprocess.run(
@@ -43,7 +42,7 @@ def ask(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
             stderr=subprocess.DEVNULL,
             env=environment,
             timeout=3 * WORKER_SECONDS,
-            **flags,
+            **apart(),
         )
     except subprocess.TimeoutExpired as error:
         raise ImageError(_TOO_MUCH) from error
@@ -70,6 +69,11 @@ def serve(handler: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes
         answer, body = {"refused": error.reason}, b""
     sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
     sys.stdout.buffer.write(body)
+
+
+def apart() -> dict[str, Any]:
+    """What `subprocess` is given for a worker that Ctrl-C does not reach: only its user decides what becomes of its work."""
+    return {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}
 
 
 def limit(num_bytes: int) -> None:

@@ -1,5 +1,6 @@
 """Chat templates: what loops or fills the memory is refused before a model is used; all others go through."""
 
+import os
 import types
 
 import pytest
@@ -54,3 +55,16 @@ def test_a_template_that_costs_in_some_conversation_only_is_refused_there(costs)
         assert chat_template.apply_chat_template(given, asked) == "fine"
         with pytest.raises(ValueError, match="more than 2 s or 512 MiB for this conversation"):
             chat_template.apply_chat_template(given, [{"role": "user", "content": "now"}])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sessions are POSIX's")
+def test_ctrl_c_and_a_worker_that_has_ended_condemn_no_template():
+    given = processor("fine")
+    given.apply_chat_template = lambda messages, **_: "fine"
+    asked = [{"role": "user", "content": "hello"}]
+    assert chat_template.apply_chat_template(given, asked) == "fine"
+    worker = chat_template._trial._process
+    assert os.getsid(worker.pid) != os.getsid(0)  # a terminal sends Ctrl-C to its own session
+    worker.kill()
+    worker.wait()
+    assert chat_template.apply_chat_template(given, asked) == "fine"
