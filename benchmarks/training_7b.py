@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.initialization import no_init_weights
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -99,11 +99,16 @@ class Clock(TrainerCallback):
         self.ticks.append(time.perf_counter())
 
 
+def preset_in(folder: str) -> list[str]:
+    on_cpu = [] if torch.cuda.is_available() else ["--use_cpu", "true"]
+    return ["--preset", "visualcla_instruct", "--model", "none", "--source", "none", "--output_dir", folder, *on_cpu]
+
+
 class Stage:
     """The parts that learn, chosen once, and runs of some steps of them."""
 
     def __init__(self, model: VisualCLAForConditionalGeneration):
-        recipe, _ = parse(["--preset", "visualcla_instruct", "--model", "none", "--source", "none", "--output_dir", "none"])
+        recipe, _ = parse(preset_in("none"))
         self.model = model.train()
         add_lora(model, recipe)
         self.groups = choose_parameters(model, recipe.train_parts)
@@ -114,23 +119,16 @@ class Stage:
     def run(self, rows: int, length: int, checkpointing: bool) -> dict:
         """Seconds of a step (the median after warming up), and what follows from them."""
         with tempfile.TemporaryDirectory() as folder:
-            given = ["--preset", "visualcla_instruct", "--model", "none", "--source", "none", "--output_dir", folder]
-            given += [
-                "--max_steps",
-                str(STEPS),
-                "--per_device_train_batch_size",
-                str(rows),
-                "--gradient_accumulation_steps",
-                "1",
-            ]
-            given += ["--gradient_checkpointing", str(checkpointing).lower(), "--save_strategy", "no", "--report_to", "none"]
-            given += ["--disable_tqdm", "true", "--logging_steps", str(STEPS + 1), "--dataloader_num_workers", "4"]
-            given += ["--lora_dropout", "0"] + ([] if torch.cuda.is_available() else ["--use_cpu", "true"])
+            given = [*preset_in(folder), "--max_steps", str(STEPS), "--per_device_train_batch_size", str(rows)]
+            given += ["--gradient_accumulation_steps", "1", "--gradient_checkpointing", str(checkpointing).lower()]
+            given += ["--save_strategy", "no", "--report_to", "none", "--disable_tqdm", "true", "--lora_dropout", "0"]
+            given += ["--logging_steps", str(STEPS + 1), "--dataloader_num_workers", "4"]
             clock = Clock()
             trainer = PartsTrainer(
                 groups=self.groups, model=self.model, args=parse(given)[1], train_dataset=Rows(length, (STEPS + 2) * rows),
                 data_collator=collate, callbacks=[clock],
             )  # fmt: skip
+            trainer.remove_callback(PrinterCallback)
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
             trainer.train()
