@@ -41,7 +41,7 @@
     }
     return text;
   };
-  const ATTRIBUTES = ["aria-label", "title", "alt"], TEXTS = "#camera, [data-testid=status-tracker], .toast-body";
+  const ATTRIBUTES = ["aria-label", "title", "alt"], TEXTS = "#camera, [data-testid=status-tracker], .toast-body, .sr-only";
   const rename = (node) => {
     if (node.nodeType === Node.TEXT_NODE) {
       const text = node.data.trim(), now = node.parentElement?.closest(TEXTS) ? renamed(text) : text;

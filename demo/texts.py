@@ -35,6 +35,7 @@ LABELS: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
     (("Reset to default value",), {"en": "Reset to default value", "zh": "恢复默认值"}),
     (("processing |",), {"en": "processing |", "zh": "处理中 |"}),
     (("queue: * |",), {"en": "waiting: * |", "zh": "排队：* |"}),
+    (("common.complete",), {"en": "Done", "zh": "完成"}),
     (("Error", "错误"), {"en": "Error", "zh": "错误"}),
     (
         ("Connection to the server was lost. Attempting reconnection...", "Connection errored out."),

@@ -85,7 +85,7 @@ class ChatPage(Handlers):
                         placeholder="question",
                         label="question",
                     )
-                with gr.Column(scale=2, min_width=300):
+                with gr.Column(scale=2, min_width=300, elem_id="side"):
                     with self._put(
                         gr.Accordion(open=False, elem_id="models", visible=len(self.models) > 1), label="model"
                     ) as choice:
