@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from .cli import one_line
 from .models import Models
+from .reasons import reason_in
 from .session import Session, SharedModel, Turn, answer
 from .texts import TEXTS
 
@@ -51,8 +52,8 @@ def answer_with(models: Models, session: Session, turn: Turn, settings: tuple[fl
 
 def failure(shared: SharedModel, language: str, error: Exception) -> str:
     """What is said of an error."""
-    texts = TEXTS[language]
+    texts, told = TEXTS[language], reason_in(language, one_line(error))
     if not shared.is_loaded:
-        return texts["load failed"].format(model=shared.name, error=one_line(error))
+        return texts["load failed"].format(model=shared.name, error=told)
     is_out_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
-    return texts["failed"].format(error=texts["out of memory"] if is_out_of_memory else one_line(error))
+    return texts["failed"].format(error=texts["out of memory"] if is_out_of_memory else told)

@@ -22,6 +22,7 @@ from .looking import find_looks, remember, shown
 from .messages import address, messages
 from .models import Models
 from .parts import chats_html, models_html
+from .reasons import reason_in
 from .session import Picture, Session, SharedModel, Turn
 from .texts import EXAMPLES, LANGUAGES, TEXTS, browser_language, context_line
 
@@ -59,7 +60,8 @@ class Handlers:
         session.model = self.models.usable(str(kept.get("model") or "")).name
         chat, _, *rest = self.open(kept, files, session)
         opened = [chat, self._loading(session), *rest]
-        box = {"text": str(kept["draft"]), "files": []} if kept.get("draft") else gr.skip()
+        words, pictures = str(kept.get("draft") or ""), (files or [])[len(files or []) - int(kept.get("drafted") or 0) :]
+        box = {"text": words, "files": pictures} if words or pictures else gr.skip()
         return [session, session.language, box, *opened, chats_html(session.language), *self._words(session)]
 
     def open(self, kept: dict[str, Any] | None, files: list[str] | None, session: Session):
@@ -147,7 +149,7 @@ class Handlers:
                 pictures.append(self._open(file))
                 readable.append(file)
             except ImageError as error:
-                self._warn(session, "unread", error=html.escape(str(error)))
+                self._warn(session, "unread", error=html.escape(reason_in(session.language, str(error))))
         if len(readable) < len(files):
             return gr.skip(), {"text": message["text"], "files": readable}
         session.ask(question or TEXTS[session.language]["default question"], pictures)
@@ -294,9 +296,6 @@ class Handlers:
         file = folder / "chat.html"
         file.write_text(export_html(session, f"{TITLE} · {shared.name}"), encoding="utf-8")
         return str(file)
-
-    def _messages(self, session: Session) -> list[dict[str, Any]]:
-        return messages(session, self.card, gr.HTML)
 
     # --- what they share
 

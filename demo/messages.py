@@ -38,7 +38,9 @@ def messages(session: Session, card: Card, as_html: Callable[[str], Any]) -> lis
         if any(said) or turn.is_done:
             shown.append({"role": "assistant", "content": "\n\n".join(filter(None, [by, *said])) or "…"})
     if numbers and session.turns[-1].is_done:
-        shown[-1]["options"] = [{"value": question} for question in _suggestions(session, card)]
+        asked = {turn.question for turn in session.turns}
+        suggested = card.suggest(session.language, asked, session.turns[-1].answer)
+        shown[-1]["options"] = [{"value": question} for question in suggested]
     return shown
 
 
@@ -50,9 +52,3 @@ def plain(text: str) -> str:
 def address(file: Path) -> str:
     """Of a file of the page, from the page."""
     return f"gradio_api/file={quote(file.as_posix())}"
-
-
-def _suggestions(session: Session, card: Card) -> list[str]:
-    """Questions of the card that were not asked yet."""
-    asked = {turn.question for turn in session.turns}
-    return [question for question in card.questions.get(session.language, ()) if question not in asked]

@@ -9,6 +9,7 @@ from pipelines.doctor import FLAGS, GIB, Report, examine, size
 from pipelines.registry import FAMILIES
 
 from .cli import one_line
+from .reasons import reason_in
 from .session import SharedModel
 from .texts import TEXTS
 
@@ -98,7 +99,7 @@ class Models:
             return texts["unexamined"], not model.is_loaded
         if report.missing or report.foreign or not report.memory or report.family is None:
             reasons = report.missing[:1] or [report.foreign or texts["no eyes"], *report.next[:1]]
-            return texts["refused"].format(reason=" · ".join(reasons)[:MAX_CHARACTERS]), True
+            return texts["refused"].format(reason=reason_in(language, " · ".join(reasons))[:MAX_CHARACTERS]), True
         need, free = report.memory[self._bits]["needed_gib"], self._free_gib()
         line = texts["offer"].format(
             kind=_kind(report, language), needed=size(need * GIB), free=size(free * GIB), bits=self._bits
@@ -120,7 +121,7 @@ class Models:
 
 def _kind(report: Report, language: str) -> str:
     whole = FAMILIES[report.family]
-    return whole if language == "en" else whole.partition(":")[0]
+    return whole if language == "en" else reason_in(language, whole.partition(":")[0]).replace(" and ", "、")
 
 
 def _free_memory() -> None:

@@ -81,9 +81,11 @@ def test_questions_about_the_examples_are_answered(page, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     asked = [words for words in commands(page) if words[:3] == ["-m", "demo", "ask"] and "demo/examples/" in " ".join(words)]
     assert asked
+    answers = []
     for words in asked:
         assert ask.main([*words[3:], "--only_cpu"]) == 0
-        assert capsys.readouterr().out.strip()
+        answers.append(capsys.readouterr().out.strip())
+    assert all(answers) and f"```\n{answers[0]}\n```" in (ROOT / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", READMES)
