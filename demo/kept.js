@@ -1,7 +1,7 @@
 async () => {
   // The chats of this browser: they survive a reload of the page and a restart of its server. IndexedDB holds them with
   // their pictures; the server is given the one that is open.
-  const MOST_CHATS = 30, MOST_BYTES = 300e6, MOST_CHARACTERS = 1e6, EVERY_MS = 4000;
+  const MOST_CHATS = 30, MOST_BYTES = 300e6, MOST_CHARACTERS = 1e6, EVERY_MS = 4000, PATIENCE_MS = 20000;
   const state = window.sessionStorage; // of this tab, also after a reload
   const server = (path) => new URL(`gradio_api/${path}`, document.baseURI);
   const done = (request) => new Promise((resolve, reject) => {
@@ -203,7 +203,7 @@ async () => {
 
     // A server that was restarted knows no chat: the page is loaded anew, and gives it this one.
     async watch() {
-      const app = async () => (await (await fetch(server("app_id"))).json()).app_id;
+      const app = async () => (await (await fetch(server("app_id"), { signal: AbortSignal.timeout(PATIENCE_MS) })).json()).app_id;
       let isAway = false;
       const look = async () => {
         try {
