@@ -1,4 +1,4 @@
-"""Draws docs/page.png anew, with the model that comes with the project (needs Chromium):
+"""Draws docs/page.png and docs/page_zh.png anew, with the model that comes with the project (needs Chromium and a Chinese font):
 
 PYTHONPATH=.:tests python docs/make_pictures.py
 """
@@ -17,7 +17,11 @@ from demo.ui import ChatPage
 from pipelines import load_model
 from pipelines.generation import ChatModel
 
-PAGE = Path(__file__).with_name("page.png")
+PAGES = {
+    "en-GB": ("page.png", "Where is the green star?", "Which picture shows the red ring?"),
+    "zh-CN": ("page_zh.png", "绿色星形在哪里？", "红色圆环在哪张图片里？"),
+}
+"""Language of the browser to the picture, and what is asked."""
 
 
 def main() -> None:
@@ -28,12 +32,14 @@ def main() -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = ChatPage(Models([shared]), Path(folder))
         with served(page) as address:
-            tab = Tab(browser.new_context(viewport={"width": 1280, "height": 1070}, reduced_motion="reduce"), address)
-            tab.ask("Where is the green star?", EXAMPLES / "four-shapes.png")
-            tab.ask("Which picture shows the red ring?", EXAMPLES / "star-and-ring.png")
-            tab.page.locator("#looks figure").nth(1).wait_for()
-            tab.page.locator("#looks label").nth(1).hover()
-            tab.page.screenshot(path=PAGE)
+            for locale, (picture, first, second) in PAGES.items():
+                size = {"width": 1280, "height": 1000}
+                tab = Tab(browser.new_context(viewport=size, reduced_motion="reduce", locale=locale), address)
+                tab.ask(first, EXAMPLES / "four-shapes.png")
+                tab.ask(second, EXAMPLES / "star-and-ring.png")
+                tab.page.locator("#looks figure").nth(1).wait_for()
+                tab.page.locator("#looks label").nth(1).hover()
+                tab.page.screenshot(path=Path(__file__).with_name(picture))
 
 
 if __name__ == "__main__":
