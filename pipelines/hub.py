@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 HUB_KEYS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+OTHER_PROGRAMS = ("onnx/*", "*.onnx*", "openvino/*", "*.gguf", "*.msgpack", "*.h5", "*.tflite")
+"""Copies of the weights for programs that are not asked here: often larger than the model itself."""
 
 
 def hub_kwargs_of(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def resolve_folder(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, **hub_kwargs))
+        return Path(snapshot_download(name, ignore_patterns=list(OTHER_PROGRAMS), **hub_kwargs))
     except Exception as error:
         raise FileNotFoundError(
             f"{name!r} is neither a folder here nor to be had from the hub ({type(error).__name__}). Check the spelling and the "
