@@ -4,8 +4,11 @@ import pytest
 
 from demo.card import MAX_CHARACTERS, QUESTIONS, read_card
 from demo.cli import DEFAULT_MODEL
+from demo.foreign import KINDS
 from demo.grammar import LANGUAGES, Question, answer, word
 from demo.scenes import COLOURS, SHAPES, Scene
+
+FOREIGN = next(kind for kinds in KINDS.values() for kind in kinds)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def test_suggestions_fit_the_last_answer():
     assert "黄色圆形在哪里？" in card.suggest("zh", set(), "左上角：黄色圆形；右上角：绿色星形。")
     assert not any("{" in question for question in card.suggest("en", set(), "Yes."))
     for language in LANGUAGES:
-        refused = answer(Question("describe"), [Scene((), foreign="photo")], language)
+        refused = answer(Question("describe"), [Scene((), foreign=FOREIGN)], language)
         assert refused and card.suggest("en", set(), refused) == []
         words = card.words[language]
         assert words == {

@@ -51,7 +51,7 @@ def test_doctor_says_what_can_be_chosen(models, monkeypatch):
     line, is_refused = models.offer(other, "en")
     assert line.startswith("VisualCLA: CLIP") and "MiB in 32 bits" in line and not is_refused
     line, is_refused = models.offer(broken, "zh")
-    assert line == f"不能选用：{str(broken.folder / 'text_encoder')!r} 里有 config.json，但没有权重，请重新复制" and is_refused
+    assert line == f"不能选用：{str(broken.folder)!r} 里有 config.json，但没有权重，请重新复制" and is_refused
     assert models.usable("broken") is one and models.usable("other") is other
     monkeypatch.setattr("pipelines.memory.available_bytes", lambda device: 0)
     assert not models.offer(one, "en")[1]  # it is there
