@@ -33,6 +33,7 @@ REASONS: tuple[tuple[str, str], ...] = (
     ("a GGUF model,", "这是 GGUF 模型（llama.cpp 的格式）：请用 web UI 的 llama.cpp 加载器，或改用 safetensors 格式的模型"),
     ("is LLaMA as Meta published it · Convert it first: …", "这是 Meta 发布格式的 LLaMA，请先转换：{0}"),
     ("is quantised (…)", "这是量化过的模型（{0}）：可以直接在 web UI 里加载，或换成量化之前的模型"),
+    ("a package: …", "缺少一个 Python 包（{0}）"),
     ("settings of its quantisation that can be: …", "量化设置无效（{0}）"),
     ("is a delta, … · Add it to LLaMA first: …", "这是与 LLaMA 权重的差，不是模型；请先合并：{1}"),
     ("…  # gives it eyes", "{0}（为它训练视觉部分）"),

@@ -44,7 +44,6 @@ FOLDERS = {
     "empty": {},
     "no weights": {"config.json": CONFIG},
     "no JSON": {"config.json": "{"},
-    "quantised": {
         "config.json": json.dumps({"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4}})
     },
     "llama.cpp": {"model.gguf": "GGUF"},
