@@ -44,8 +44,6 @@ FOLDERS = {
     "empty": {},
     "no weights": {"config.json": CONFIG},
     "no JSON": {"config.json": "{"},
-        "config.json": json.dumps({"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4}})
-    },
     "llama.cpp": {"model.gguf": "GGUF"},
     "no chat model": {"config.json": json.dumps({"model_type": "blip", "vision_config": {}})},
     "half a weight file": {"config.json": CONFIG, "model.safetensors": "half", "tokenizer.json": "{}"},
