@@ -24,7 +24,13 @@ SMOLVLM = {
     },
     "processor": {"processor_class": "SmolVLMProcessor", "image_seq_len": 81},
 }  # fmt: skip
-SETTINGS = {"do_sample": False, "preset": "Deterministic", "max_new_tokens": 24, "multimodal_vcla-language": "en"}
+SETTINGS = {
+    "do_sample": False,
+    "preset": "Deterministic",
+    "max_new_tokens": 24,
+    "multimodal_vcla-language": "en",
+    "dark_theme": False,
+}
 
 
 def write_smolvlm(folder: Path) -> Path:
@@ -47,13 +53,15 @@ def main() -> None:
 
         with Server(Path(folder), ROOT / "demo" / "model", SETTINGS, ("--cpu",), prepare) as server:
             page = Page(chrome, server.url)
-            page.page.set_viewport_size({"width": 1280, "height": 800})
+            page.page.set_viewport_size({"width": 1280, "height": 900})
             page.send("Which picture shows the red ring?", *PICTURES)
             page.page.locator("#multimodal_vcla_strip .vcla-sum").wait_for()
+            page.page.locator("#chat .user-message").evaluate("message => message.scrollIntoView()")
             page.page.screenshot(path=DOCS / "webui-chat.png")
             assert server.request("/v1/internal/model/load", {"model_name": smolvlm.name})[0] == 200
             page.load()
-            page.panel_says("Large pictures are shown")
+            page.page.locator("#multimodal_vcla_tiles label", has_text="whole only").dispatch_event("click")
+            page.page.locator("#multimodal_vcla figure", has_text="instead of").first.wait_for(state="attached")
             page.page.locator("#multimodal_vcla_strip .vcla-more").click()
             page.page.locator("#multimodal_vcla.vcla-over").screenshot(path=DOCS / "webui-panel.png")
 
