@@ -17,6 +17,7 @@ LABELS: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
     (("Retry", "重试"), {"en": "Retry", "zh": "重新回答"}),
     (("Submit", "发送"), {"en": "Submit", "zh": "发送"}),
     (("Cancel", "取消"), {"en": "Cancel", "zh": "取消"}),
+    (("Clear", "清空对话"), {"en": "Clear", "zh": "清空"}),
     (("Example icon",), {"en": "Example picture", "zh": "示例图片"}),
     (("Select example *",), {"en": "Example *", "zh": "示例 *"}),
     (("Multimedia input field",), {"en": "Your message", "zh": "你的消息"}),

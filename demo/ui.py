@@ -160,10 +160,10 @@ class ChatPage(Handlers):
                 ).then(self.settle, session, [box, kept], **AT_ONCE).then(**look, show_progress="hidden", **queue)
             box.stop(self.stop, session, queue=False)
             # The end of an answer may be on its way to the browser, and be drawn over the empty chat.
-            clear.click(self.clear, session, [chat, context, looks, note, undo], queue=False).then(
+            gr.on([clear.click, chat.clear], self.clear, session, [chat, context, looks, note, undo], queue=False).then(
                 self._messages, session, chat, **AT_ONCE
             ).then(self._snapshot, session, kept, **AT_ONCE)
-            clear.click(None, js="() => window.kept.drop()")  # at once, before a reload
+            gr.on([clear.click, chat.clear], None, js="() => window.kept.drop()")  # at once, before a reload
             undo.click(self.undo, session, [chat, context, undo], queue=False).then(self._snapshot, session, kept, **AT_ONCE)
             chat.select(self.look_at, [session, is_looking], look["outputs"], show_progress="hidden", **queue)
             is_looking.input(**look, **queue)
