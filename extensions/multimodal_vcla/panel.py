@@ -179,7 +179,8 @@ def build() -> None:
         components[name].change(None, components[name], None, js=js.replace("CLICK", click))
 
     outputs = [display, which, *limits]
-    refresh.click(_refresh, [history, *chat], outputs, show_progress="hidden")
+    # By default a click is dropped while the one before is not answered, and what has been drawn meanwhile would never be shown.
+    refresh.click(_refresh, [history, *chat], outputs, show_progress="hidden", trigger_mode="multiple")
     which.input(_leave_out, [which, history, *chat], [history, display], show_progress="hidden")
     policy.input(_set_policy, [policy, count, history, *chat], [count, *outputs], show_progress="hidden")
     count.input(_set_policy, [policy, count, history, *chat], [count, *outputs], show_progress="hidden")
