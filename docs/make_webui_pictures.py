@@ -62,6 +62,7 @@ def main() -> None:
             page.load()
             page.page.locator("#multimodal_vcla_tiles label", has_text="whole only").dispatch_event("click")
             page.page.locator("#multimodal_vcla figure", has_text="instead of").first.wait_for(state="attached")
+            page.page.evaluate("scrollTo(0, 0)")
             page.page.locator("#multimodal_vcla_strip .vcla-more").click()
             page.page.locator("#multimodal_vcla.vcla-over").screenshot(path=DOCS / "webui-panel.png")
 
