@@ -60,7 +60,8 @@ class Handlers:
         session.model = self.models.usable(str(kept.get("model") or "")).name
         chat, _, *rest = self.open(kept, files, session)
         opened = [chat, self._loading(session), *rest]
-        box = {"text": str(kept["draft"]), "files": []} if kept.get("draft") else gr.skip()
+        words, pictures = str(kept.get("draft") or ""), (files or [])[len(files or []) - int(kept.get("drafted") or 0) :]
+        box = {"text": words, "files": pictures} if words or pictures else gr.skip()
         return [session, session.language, box, *opened, chats_html(session.language), *self._words(session)]
 
     def open(self, kept: dict[str, Any] | None, files: list[str] | None, session: Session):

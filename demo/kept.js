@@ -47,13 +47,15 @@ async () => {
       const id = state.chat ??= `${Date.now()}-${Math.random()}`;
       const about = { id, turns: [], language: localStorage.language ?? null, model: this.model(), draft: state.draft ?? "" };
       delete state.draft;
-      const files = [];
+      const isFirst = !this.timer, files = [], drafted = [];
       try {
         const [chats, pictures] = await this.stores("readonly");
         const chat = await done(chats.get(id));
         if (chat) about.turns = chat.turns;
         const blobs = await Promise.all(about.turns.flatMap((turn) => turn.pictures).map((key) => done(pictures.get(key))));
-        for (const blob of blobs) files.push(blob ? await this.upload(blob) : null);
+        for (const blob of blobs) files.push(blob ? await this.upload(blob, "picture") : null);
+        const draft = isFirst && (await done((await this.stores("readonly"))[1].get(this.drafts())));
+        for (const { blob, name } of draft?.pictures ?? []) drafted.push(await this.upload(blob, name));
       } catch (error) {
         console.warn(error);
         say("unkept");
@@ -61,16 +63,42 @@ async () => {
       // A picture that is lost is told by the server, which counts them.
       about.turns = about.turns.map((turn) => ({ ...turn, pictures: turn.pictures.length }));
       about.missing = files.flatMap((file, index) => (file ? [] : [index]));
+      about.drafted = drafted.length;
       this.watch();
-      return [about, files.filter(Boolean), null];
+      return [about, [...files.filter(Boolean), ...drafted], null];
     },
 
-    async upload(blob) {
+    async upload(blob, name) {
       const form = new FormData();
-      form.append("files", blob, "picture");
+      form.append("files", blob, name);
       const answer = await fetch(server("upload"), { method: "POST", body: form });
       if (!answer.ok) throw new Error(`upload: ${answer.status}`);
-      return { path: (await answer.json())[0], orig_name: "picture", meta: { _type: "gradio.FileData" } };
+      return { path: (await answer.json())[0], orig_name: name, meta: { _type: "gradio.FileData" } };
+    },
+
+    drafts: () => `draft ${(state.tab ??= `${Math.random()}`)}`,
+
+    // The pictures of the message that is being written: its words are kept when the page goes.
+    drafted: "[]",
+    async draft() {
+      const sources = [...document.querySelectorAll("#box .thumbnail-item img")].map((image) => image.src);
+      const now = JSON.stringify(sources);
+      if (now === this.drafted) return;
+      this.drafted = now;
+      try {
+        const picture = async (source) => {
+          const answer = await fetch(source);
+          if (!answer.ok) throw new Error(`${source}: ${answer.status}`);
+          return { blob: await answer.blob(), name: decodeURIComponent(source.split("/").at(-1)) };
+        };
+        const made = await Promise.all(sources.map(picture));
+        if (now !== this.drafted) return;
+        const [, pictures] = await this.stores("readwrite");
+        if (made.length) pictures.put({ time: Date.now(), pictures: made }, this.drafts());
+        else pictures.delete(this.drafts());
+      } catch (error) {
+        console.warn(error); // a message that is not sent yet: attached again if the worst comes
+      }
     },
 
     // One after the other. While an answer is written only what there is of it comes, with every token: the newest is kept.
@@ -120,7 +148,7 @@ async () => {
       }
     },
 
-    // The oldest chats, and pictures of none.
+    // The oldest chats, pictures of none, and messages that were not sent for a day.
     async forget() {
       const list = await this.list();
       const [chats, pictures] = await this.stores("readwrite");
@@ -134,7 +162,8 @@ async () => {
         if (index > 0 && (index >= MOST_CHATS || bytes > MOST_BYTES)) chats.delete(chat.id);
         else own.forEach((key) => needed.add(key));
       });
-      keys.filter((key) => !needed.has(key)).forEach((key) => pictures.delete(key));
+      const isNew = (kept) => Date.now() - kept.time < 86400e3;
+      keys.filter((key, index) => !needed.has(key) && !isNew(blobs[index])).forEach((key) => pictures.delete(key));
     },
 
     async fill() {
@@ -209,6 +238,7 @@ async () => {
     if (event.target === select()) kept.choose(event.target.value);
     if (event.target.matches?.("#offers input")) kept.pick(event.target.value);
   });
+  new MutationObserver(() => kept.draft()).observe(document.body, { subtree: true, childList: true, attributeFilter: ["src"] });
   window.kept = kept;
   return kept.open();
 }

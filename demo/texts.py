@@ -84,8 +84,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "smaller": ". It would fit with {flag}, given when the page is started",
         "knows nothing": "{model}: its card does not say what it knows.",
         "away": "The page's server does not answer. Your chat is kept in this browser and goes on when the server is back.",
-        "back": "The page's server was restarted; your chat was kept in this browser. Attach the pictures of a message that you had "
-        "not sent yet again.",
+        "back": "The page's server was restarted; your chat, and what you had not sent yet, were kept in this browser.",
         "unkept": "This chat cannot be kept in this browser: a reload of the page would end it.",
         "absent": "There is no camera on this device. Attach a picture instead.",
         "denied": "The browser does not let this page use the camera. Allow it in the address bar, then try again.",
@@ -154,7 +153,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "smaller": "。启动页面时加上 {flag} 就放得下",
         "knows nothing": "{model}：模型卡没有说明它认识什么。",
         "away": "页面的服务器没有响应。对话保存在这个浏览器里，服务器恢复后可以继续。",
-        "back": "页面的服务器重新启动过；对话保存在这个浏览器里，没有丢失。尚未发送的图片请重新添加。",
+        "back": "页面的服务器重新启动过；对话和尚未发送的消息都保存在这个浏览器里。",
         "unkept": "这个对话无法保存在浏览器里：刷新页面就会丢失。",
         "absent": "这台设备没有摄像头，请改为添加图片。",
         "denied": "浏览器不允许这个页面使用摄像头。请在地址栏中允许后再试。",

@@ -18,6 +18,17 @@ gradio_warnings = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio"
 GREEDY = GenerationConfig(do_sample=False, max_new_tokens=8, min_new_tokens=4)
 
 
+# How many messages with pictures that were not sent yet the browser keeps.
+DRAFTED = """() => new Promise(found => {
+    indexedDB.open("multimodal-vcla").onsuccess = ({target: {result: base}}) => {
+        base.transaction("pictures").objectStore("pictures").getAllKeys().onsuccess = ({target: {result: keys}}) => {
+            base.close();
+            found(keys.filter(key => key.startsWith("draft")).length);
+        };
+    };
+})"""
+
+
 @pytest.fixture(scope="module")
 def tiny():
     return ChatModel(*load_model(TINY_MODEL, dtype=torch.float32))
@@ -89,6 +100,8 @@ def test_chats_survive_a_reload_and_a_restart_of_the_server(new_page, large, mon
             tab.wait_until(lambda: tab.answers().count() == 2)
             assert tab.last_answer() == more
             tab.box.fill("Not sent yet")
+            tab.attach(large)
+            tab.wait_until(lambda: tab.page.evaluate(DRAFTED) == 1)
         tab.page.locator("#said", has_text="没有响应").wait_for()
         port = int(address.rstrip("/").rpartition(":")[2])
         monkeypatch.setattr("chat_page_driver.free_port", lambda: port)
@@ -96,8 +109,12 @@ def test_chats_survive_a_reload_and_a_restart_of_the_server(new_page, large, mon
             tab.page.locator("#said", has_text="重新启动过").wait_for()
             tab.wait_until(lambda: tab.answers().count() == 2)
             tab.wait_until(lambda: tab.last_answer() == more and tab.box.input_value() == "Not sent yet")
+            tab.wait_until(lambda: tab.attached() == 1)
             tab.ask("And now?")
-            assert [picture.part.key for picture in sessions[-1].turns[0].pictures] == keys
+            asked = sessions[-1].turns
+            assert [picture.part.key for picture in asked[0].pictures] == keys
+            assert [picture.part.key for picture in asked[-1].pictures] == keys[1:]
+            tab.wait_until(lambda: tab.page.evaluate(DRAFTED) == 0)
             tab.page.locator("#clear").click()
             tab.wait_until(lambda: choice.locator("option").count() == 2)
         assert tab.errors == []
