@@ -20,12 +20,17 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from pipelines.own_python import hand_over
+
+if __name__ == "__main__":
+    hand_over(__file__)
+
 import torch
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from transformers.initialization import no_init_weights
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pipelines.visualcla import VisualCLAConfig, VisualCLAForConditionalGeneration
 from training.train.config import parse
 from training.train.parts import add_lora, choose_parameters
