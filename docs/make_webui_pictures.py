@@ -60,10 +60,10 @@ def main() -> None:
             page.page.screenshot(path=DOCS / "webui-chat.png")
             assert server.request("/v1/internal/model/load", {"model_name": smolvlm.name})[0] == 200
             page.load()
-            page.page.locator("#multimodal_vcla_tiles label", has_text="whole only").dispatch_event("click")
-            page.page.locator("#multimodal_vcla figure", has_text="instead of").first.wait_for(state="attached")
             page.page.evaluate("scrollTo(0, 0)")
             page.page.locator("#multimodal_vcla_strip .vcla-more").click()
+            page.page.locator("#multimodal_vcla_tiles label", has_text="whole only").click()
+            page.page.locator("#multimodal_vcla figure", has_text="84 tokens").first.wait_for()
             page.page.locator("#multimodal_vcla.vcla-over").screenshot(path=DOCS / "webui-panel.png")
 
 
