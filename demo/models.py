@@ -73,7 +73,7 @@ class Models:
         for model in self:
             if model.folder is not None:
                 try:
-                    report = examine(model.folder, device)
+                    report = examine(model.folder, device, reads_weights=False)  # of every model in a folder
                 except Exception as error:  # whatever is wrong with a folder is wrong with that folder only
                     report = Report(str(model.folder), missing=[one_line(error)])
                 with self._news:

@@ -99,13 +99,16 @@ class Report:
         return lines + [f"  next: {command}" for command in self.next]
 
 
-def examine(folder: str | os.PathLike, device: str | None = None, is_thorough: bool = True) -> Report:
+def examine(
+    folder: str | os.PathLike, device: str | None = None, is_thorough: bool = True, reads_weights: bool = True
+) -> Report:
     """Look at a model folder without loading it.
 
     Args:
         folder: a folder that exists.
         device: "cpu" or "cuda", whose memory counts; a GPU when there is one.
         is_thorough: a folder that looks whole is tried, too (`pipelines.trial`).
+        reads_weights: the trial looks at every value of the weights, which takes as long as reading them.
     """
     report, path = Report(os.fspath(folder)), Path(folder)
     try:
@@ -150,7 +153,8 @@ def examine(folder: str | os.PathLike, device: str | None = None, is_thorough: b
         if is_thorough and not (report.missing or is_leftover):
             from .trial import adapter_faults, faults
 
-            report.missing += adapter_faults(path, report.family) if is_adapter else faults(path, report.family)
+            trial = adapter_faults if is_adapter else faults
+            report.missing += trial(path, report.family, reads_weights)
     report.next = _next(report, path, is_adapter, is_leftover)
     return report
 

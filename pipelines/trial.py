@@ -36,14 +36,17 @@ MAX_ROWS = 300_000
 """Of a vocabulary; the largest known has 262,144."""
 
 
-def faults(folder: Path, found: str | None) -> Iterator[str]:
+def faults(folder: Path, found: str | None, reads_weights: bool = True) -> Iterator[str]:
     """What keeps a folder from answering, a sentence each.
 
     Args:
         folder: with weights and, of a known family, an image processor; nothing that its names tell is missing.
         found: its family; None for a language model by itself.
+        reads_weights: their values are looked through, too.
     """
-    trials: list[Callable[[], object]] = [lambda: _try_generation(folder), lambda: _try_values(folder)]
+    trials: list[Callable[[], object]] = [lambda: _try_generation(folder)]
+    if reads_weights:
+        trials.append(lambda: _try_values(folder))
     if found is None or (folder / "vision" / "config.json").is_file():
         trials.append(lambda: _try_language_model(folder))
     if found == "native":
@@ -58,12 +61,13 @@ def faults(folder: Path, found: str | None) -> Iterator[str]:
             yield told if isinstance(error, OSError | ValueError) else f"{str(folder)!r}: {type(error).__name__}: {told}"
 
 
-def adapter_faults(folder: Path, found: str | None) -> Iterator[str]:
+def adapter_faults(folder: Path, found: str | None, reads_weights: bool = True) -> Iterator[str]:
     """What keeps an adapter from being merged or loaded with any model, a sentence; families read those of their own by themselves."""
     try:
         if found is None:
             read_adapter(folder)
-        _try_values(folder)
+        if reads_weights:
+            _try_values(folder)
     except (OSError, ValueError) as error:
         yield " ".join(str(error).split())[:400]
 
