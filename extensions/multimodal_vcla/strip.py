@@ -2,7 +2,7 @@
 
 The panel writes it, unseen, with everything else that it shows, and the browser copies it into the message box. So it needs no
 component of its own, and a chat without pictures has none. Beside the paper clip stands a camera, where the model sees. Camera and
-panel open above the message box, and go back to their place at Escape or a click elsewhere.
+panel open above the message box, or below it where more room is, and go back to their place at Escape or a click elsewhere.
 """
 
 import html
@@ -29,7 +29,7 @@ CSS = """
 #multimodal_vcla_snap:hover, #multimodal_vcla_snap:focus-visible {opacity: 1}
 #multimodal_vcla_snap:disabled {opacity: .3; cursor: default}
 #multimodal_vcla_snap svg {width: 20px; height: 20px; margin: auto; display: block}
-.vcla-over {position: fixed !important; z-index: 60; max-height: 65vh; overflow-y: auto !important; padding: 12px !important}
+.vcla-over {position: fixed !important; z-index: 60; overflow-y: auto !important; padding: 12px !important}
 .vcla-over {background: var(--background-fill-primary) !important; border: 1px solid var(--border-color-primary) !important}
 .vcla-over {border-radius: 12px !important; box-shadow: 0 4px 24px #0006}
 """
@@ -48,17 +48,33 @@ const over = (button, ...path) => {
     const room = document.getElementById("chat-input-row").getBoundingClientRect();
     const width = Math.min(Math.max(room.width, 320), innerWidth - 16);
     const left = Math.max(8, Math.min(room.left, innerWidth - 8 - width));
-    Object.assign(block.style, {left: `${left}px`, width: `${width}px`, bottom: `${innerHeight - room.top + 8}px`});
+    const above = room.top - 16, below = innerHeight - room.bottom - 16, max = `min(65vh, ${Math.max(above, below)}px)`;
+    Object.assign(block.style, {left: `${left}px`, width: `${width}px`, maxHeight: max});
+    if (above >= below) block.style.bottom = `${innerHeight - room.top + 8}px`;
+    else block.style.top = `${room.bottom + 8}px`;
     block.classList.add("vcla-over");
     button.setAttribute("aria-expanded", "true");
     putBack = () => {
         putBack = () => {};
         block.classList.remove("vcla-over");
-        Object.assign(block.style, {left: "", width: "", bottom: ""});
+        Object.assign(block.style, {left: "", width: "", maxHeight: "", bottom: "", top: ""});
         document.querySelectorAll("[aria-expanded][data-vcla]").forEach((each) => each.setAttribute("aria-expanded", "false"));
         if (hidden !== null) hidden.style.display = display;
+        cameraOff();
     };
 };
+// gradio lets go of a camera only when a picture is taken; where there is no frame, none is.
+const cameraOff = () => {
+    const camera = document.getElementById("multimodal_vcla_camera"), video = camera?.querySelector("video");
+    if (!video?.srcObject) return;
+    video.srcObject.getTracks().forEach((track) => track.stop());
+    video.srcObject = null;
+    camera.querySelector("[aria-label='capture photo']")?.click();
+};
+document.addEventListener("playing", ({target}) => {  // allowed after its place was closed
+    const camera = target.closest("#multimodal_vcla_camera");
+    if (camera !== null && camera.offsetParent === null) setTimeout(cameraOff);
+}, true);
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") putBack(); });
 document.addEventListener("pointerdown", (event) => {
     if (!event.target.closest?.(".vcla-over, [data-vcla], .options")) putBack();

@@ -147,7 +147,13 @@ def test_the_camera_hands_its_picture_to_the_message(server, playwright, oracle,
         page.page.click("#multimodal_vcla_snap")
         page.page.wait_for_selector("#multimodal_vcla_webcam.vcla-over")
         box = page.page.locator("#multimodal_vcla_camera")
-        page.page.wait_for_function("document.querySelector('#multimodal_vcla_camera video')?.videoWidth > 0")
+        shows = "document.querySelector('#multimodal_vcla_camera video')?.videoWidth > 0"
+        page.page.wait_for_function(shows)
+        page.page.evaluate("window.track = document.querySelector('#multimodal_vcla_camera video').srcObject.getTracks()[0]")
+        page.page.keyboard.press("Escape")
+        page.page.wait_for_function("window.track.readyState === 'ended'")  # nobody is looked at unseen
+        page.page.click("#multimodal_vcla_snap")
+        page.page.wait_for_function(shows)
         box.get_by_label("capture photo").click()
         box.locator("img").wait_for()
         page.settle()
