@@ -203,8 +203,9 @@ class NativePipeline(VisionPipeline):
             )
         given = self._checked(input_ids, rows, spans, features)
         if "cross_attention_mask" in given:
-            if len(rows) < len(spans):
-                raise ValueError(f"{self.name} answers prompts with and without pictures apart, not in one batch.")
+            # What stands before a picture is not masked from it, nor from the empty places that the shorter rows are filled up with.
+            if len({len(places) for places in spans}) > 1:
+                raise ValueError(f"{self.name} answers prompts with different numbers of pictures apart, not in one batch.")
             given["cross_attention_mask"] = _cross_attention_mask(
                 input_ids, self.placeholder_token_id, given["aspect_ratio_mask"]
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -64,6 +65,7 @@ def killed(argv: list[str], method: str, call: int) -> None:
     """Run in a child that kills itself (SIGKILL) when a method of the trainer is called for the n-th time."""
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # makes anew, alone, the pool that the fork broke; two loading threads would race for that
         original, calls = getattr(PartsTrainer, method), []
 
         def dies(self, *args, **kwargs):
