@@ -3,7 +3,6 @@
 Legend: B rows, T ids of a row, N pictures, H and W their height and width.
 """
 
-import inspect
 import itertools
 import math
 import os
@@ -22,7 +21,7 @@ from transformers import PreTrainedConfig
 
 from ..base import ImageFeatures, ImagePart, ImageSpan, VisionPipeline
 from ..chat_template import apply_chat_template
-from ..embedder import embedding_device
+from .inputs import cross_attention_mask, placed, rope_positions, takes_pictures
 from .loading import load_config, refusal
 from .processing import load_processor
 
@@ -193,11 +192,11 @@ class NativePipeline(VisionPipeline):
         whole = language_model.get_base_model() if hasattr(language_model, "get_base_model") else language_model
         if cached and (len(spans) > 1 or (rows and not self.keeps_prefix)):
             raise ValueError(f"Prompts of {self.name} with pictures are not continued from a cache.")
-        if cached and _takes_pictures(whole):
+        if cached and takes_pictures(whole):
             return self._behind(whole, input_ids, spans[0], features[0], cached)
         if not rows:
             return {}
-        if not _takes_pictures(whole):
+        if not takes_pictures(whole):
             raise ValueError(
                 f"{type(whole).__name__} takes no pictures: only the text part of {self.name} is loaded. Load the model again."
             )
@@ -206,10 +205,10 @@ class NativePipeline(VisionPipeline):
             # What stands before a picture is not masked from it, nor from the empty places that the shorter rows are filled up with.
             if len({len(places) for places in spans}) > 1:
                 raise ValueError(f"{self.name} answers prompts with different numbers of pictures apart, not in one batch.")
-            given["cross_attention_mask"] = _cross_attention_mask(
+            given["cross_attention_mask"] = cross_attention_mask(
                 input_ids, self.placeholder_token_id, given["aspect_ratio_mask"]
             )
-        return _placed(given, whole)
+        return placed(given, whole)
 
     def _behind(
         self, whole: Any, input_ids: Tensor, spans: Sequence[ImageSpan], features: Sequence[ImageFeatures], cached: int
@@ -228,8 +227,8 @@ class NativePipeline(VisionPipeline):
             if spans:
                 everything = self._checked(input_ids, [0], [spans], [features])
                 types, grids = everything["mm_token_type_ids"], everything["image_grid_thw"]
-            given["position_ids"] = _rope_positions(whole.base_model, input_ids, types, grids)[..., cached:]
-        return _placed(given, whole)
+            given["position_ids"] = rope_positions(whole.base_model, input_ids, types, grids)[..., cached:]
+        return placed(given, whole)
 
     def _checked(
         self,
@@ -390,54 +389,6 @@ def _opaque(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
-
-
-def _takes_pictures(model: Any) -> bool:
-    names = inspect.signature(model.forward).parameters
-    return any("pixel" in name or "image" in name for name in names)
-
-
-def _placed(given: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Where the model wants them, and as precise; numbers and lists of them as they are."""
-    device, dtype = embedding_device(model), _dtype(model)
-
-    def placed(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.to(device, dtype if value.is_floating_point() else None)
-        return [placed(each) for each in value] if isinstance(value, list) else value
-
-    return {name: placed(value) for name, value in given.items()}
-
-
-def _rope_positions(model: Any, input_ids: Tensor, types: Tensor | None, grids: Tensor | None) -> Tensor:
-    """(A, B, T): positions of time, height and width, or of as many axes as the model turns by; it is told how far text behind the
-    pictures lags."""
-    if grids is None:
-        model.rope_deltas = input_ids.new_zeros(len(input_ids), 1)
-        axes = (getattr(model.config.get_text_config(), "rope_parameters", None) or {}).get("mrope_section") or (1, 1, 1)
-        return torch.arange(input_ids.shape[1], device=input_ids.device).expand(len(axes), len(input_ids), -1)
-    mask = torch.ones_like(input_ids)
-    positions, model.rope_deltas = model.get_rope_index(
-        input_ids,
-        image_grid_thw=grids.to(input_ids.device),
-        attention_mask=mask,
-        mm_token_type_ids=types.to(input_ids.device),
-    )
-    return positions
-
-
-def _dtype(model: Any) -> torch.dtype:
-    return next((each.dtype for each in model.parameters() if each.is_floating_point()), model.dtype)
-
-
-def _cross_attention_mask(input_ids: Tensor, image_token_id: int, tiles: Tensor) -> Tensor:
-    """(B, T, N, tiles): which ids look at which picture, by transformers' own rule."""
-    from transformers.models.mllama import processing_mllama as mllama
-
-    found = [mllama.get_cross_attention_token_mask(ids, image_token_id) for ids in input_ids.tolist()]
-    counts = [[int(count) for count in row] for row in tiles.sum(-1).tolist()]
-    dense = mllama.convert_sparse_cross_attention_mask_to_dense(found, counts, tiles.shape[-1], input_ids.shape[1])
-    return torch.from_numpy(dense)
 
 
 def load_pipeline(folder: str | os.PathLike, device=None, dtype=None) -> NativePipeline:
