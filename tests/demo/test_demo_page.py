@@ -464,11 +464,12 @@ def test_failed_answer_is_said_and_the_chat_kept(tab, script):
 
 def test_model_that_does_not_load_is_told_and_tried_again(fresh, share, tiny):
     tab = fresh()
-    is_mended = threading.Event()
+    is_mended, loaded = threading.Event(), []
 
     def load():
         if not is_mended.is_set():
             raise ValueError("'nowhere' is not a checkpoint: missing ['config.json'].")
+        loaded.append(1)
         return tiny
 
     share(load)
@@ -479,6 +480,7 @@ def test_model_that_does_not_load_is_told_and_tried_again(fresh, share, tiny):
     tab.press("Retry")
     tab.wait_until(lambda: not tab.last_answer().startswith("⚠"))
     tab.wait()
+    assert len(loaded) == 1
 
 
 def test_model_is_loaded_once_for_all(fresh, share, tiny):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,18 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> str:
-    place = tmp_path_factory.mktemp("rows")
+    asked = [(colour, colour, "What color?", answer) for colour, answer in (("red", "It is red."), ("blue", "Blue."))]
+    return written(tmp_path_factory.mktemp("rows"), (60, 40), asked)
+
+
+def written(place: Path, size: tuple[int, int], asked: Iterable[tuple]) -> str:
+    """A file of rows about pictures of one colour: `(name of the picture, its colour, question, answer)` each."""
     lines = []
-    for colour, answer in (("red", "It is red."), ("blue", "Blue.")):
-        Image.new("RGB", (60, 40), colour).save(place / f"{colour}.png")
-        content = [{"type": "image"}, {"type": "text", "text": "What color?"}]
+    for name, colour, question, answer in asked:
+        Image.new("RGB", size, colour).save(place / f"{name}.png")
+        content = [{"type": "image"}, {"type": "text", "text": question}]
         messages = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
-        lines.append(json.dumps({"messages": messages, "images": [f"{colour}.png"]}))
+        lines.append(json.dumps({"messages": messages, "images": [f"{name}.png"]}))
     (place / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return str(place / "rows.jsonl")
 
@@ -82,9 +88,14 @@ def test_named_parts_change_and_the_result_opens(case, folder, rows, tmp_path):
     assert "training train --config training.yaml" in (run.result / "README.md").read_text(encoding="utf-8")
 
 
-def logits(model, run) -> torch.Tensor:
+def said(model, run, rows):
+    """The model's output for rows of a run, in evaluation."""
     with torch.no_grad():
-        return model.eval()(**{key: value for key, value in run.collator([run.rows[0]]).items() if key != "places"}).logits
+        return model.eval()(**{key: value for key, value in run.collator(rows).items() if key != "places"})
+
+
+def logits(model, run) -> torch.Tensor:
+    return said(model, run, [run.rows[0]]).logits
 
 
 @pytest.mark.parametrize("case", [*FAMILIES, "smolvlm"], ids=lambda case: getattr(case, "name", case))
@@ -113,15 +124,9 @@ COLOURS = dict(zip("KBGCRMYW", itertools.product((0, 255), repeat=3), strict=Tru
 @pytest.fixture(scope="module")
 def rows64(tmp_path_factory) -> str:
     """Eight pictures under eight questions: an answer is right only by its picture and its question."""
-    place = tmp_path_factory.mktemp("rows64")
-    lines = []
-    for (letter, colour), number in itertools.product(COLOURS.items(), range(1, 9)):
-        Image.new("RGB", (56, 56), colour).save(place / f"{letter}.png")
-        content = [{"type": "image"}, {"type": "text", "text": f"Color {number}?"}]
-        messages = [{"role": "user", "content": content}, {"role": "assistant", "content": f"{letter}{number}."}]
-        lines.append(json.dumps({"messages": messages, "images": [f"{letter}.png"]}))
-    (place / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return str(place / "rows.jsonl")
+    pairs = itertools.product(COLOURS.items(), range(1, 9))
+    asked = [(letter, colour, f"Color {number}?", f"{letter}{number}.") for (letter, colour), number in pairs]
+    return written(tmp_path_factory.mktemp("rows64"), (56, 56), asked)
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +147,8 @@ def by_heart(model: Path, rows: str, out: Path, *flags: str) -> Run:
     given += ["--result", "adapter", "--learning_rate", "7e-3", "--warmup_steps", "5", "--logging_steps", "10"]
     run = trained(model, rows, out, *given, *flags)
     if run.model.config.model_type == "smolvlm":
-        ends = [
-            "<|eos|>",
-            "<|/turn|>",
-        ]  # its template ends a turn with a token that is not the tokenizer's EOS, as Gemma's does
+        # Its template ends a turn with a token that is not the tokenizer's EOS, as Gemma's does.
+        ends = ["<|eos|>", "<|/turn|>"]
         run.model.generation_config.eos_token_id = run.processor.tokenizer.convert_tokens_to_ids(ends)
     return run
 
@@ -153,9 +156,7 @@ def by_heart(model: Path, rows: str, out: Path, *flags: str) -> Run:
 def assert_known(run: Run) -> None:
     """Nothing is left to learn, and every row is answered with its own answer."""
     rows = [run.rows[index] for index in range(len(run.rows))]
-    with torch.no_grad():
-        loss = run.model.eval()(**{key: value for key, value in run.collator(rows).items() if key != "places"})["loss"]
-    assert loss < 0.01
+    assert said(run.model, run, rows)["loss"] < 0.01
     chat = ChatModel(run.model, run.processor)
     config = GenerationConfig(do_sample=False, max_new_tokens=16)
     for row in rows:
