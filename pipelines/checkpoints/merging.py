@@ -89,6 +89,8 @@ class Merging(ABC):
         layouts: name to layout, those in which a whole model is written.
         namings: ways to name a module that an adapter's `target_modules` may be about; see `checkpoints.adapters.check_targets`.
         adapter_forms: name of a form to what makes it of an adapter of a whole model.
+        original_tokenizer_files: the tokenizer files that the original code opens, name to content, made of a folder's tokenizer;
+            raises ValueError where they cannot be made.
         terms: a sentence about the family's own weights, for the model card.
     """
 
@@ -98,6 +100,7 @@ class Merging(ABC):
     layouts: Mapping[str, Layout]
     namings: Sequence[Callable[[str], str]]
     adapter_forms: Mapping[str, Callable[[Adapter], AdapterForm]]
+    original_tokenizer_files: Callable[[Path], dict[str, bytes]]
     terms: str
 
     def holds(self, folder: Path) -> bool:

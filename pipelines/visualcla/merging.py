@@ -41,6 +41,7 @@ class VisualCLAMerging(Merging):
     layouts = {layout.name: layout for layout in (WEBUI, TRANSFORMERS, ORIGINAL)}
     namings = (lambda module: module.removeprefix(TEXT), str, release_name)
     adapter_forms = {"release": adapter_forms.release, "split": adapter_forms.split}
+    original_tokenizer_files = staticmethod(original_tokenizer_files)
     terms = "VisualCLA's own are meant for research."
 
     def layout(self, folder: Path) -> Layout:

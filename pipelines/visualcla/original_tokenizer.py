@@ -16,8 +16,9 @@ def original_tokenizer_files(folder: Path) -> dict[str, bytes]:
     """
     if not (folder / "tokenizer.model").is_file():
         raise ValueError(
-            f"{str(folder)!r} has no tokenizer.model, and the original VisualCLA code opens sentencepiece models only. Give "
-            "--layout webui or transformers, or copy the tokenizer.model that tokenizer.json was made of into that folder."
+            f"{str(folder)!r} has no tokenizer.model, and the original VisualCLA code opens sentencepiece models only. Copy the "
+            "tokenizer.model that tokenizer.json was made of into that folder, or ask for no format of the original: the layouts "
+            "webui and transformers do without."
         )
     import sentencepiece
 

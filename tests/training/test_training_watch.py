@@ -1,6 +1,7 @@
 """What is seen of a run: held-out loss and answers, curves; and a run that cannot learn stops at once and says where."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,10 @@ def test_release_format_writes_what_the_original_opens(rows, capsys):
     assert "does not learn: give --train_parts connector" in capsys.readouterr().err
     assert train(rows, *lora, "visualcla", model="demo/model") == 2
     assert "'demo/model' has no tokenizer.model" in capsys.readouterr().err
+    other = shutil.copytree("demo/model", rows.parent / "other")
+    shutil.copy(f"{TINY}/tokenizer.model", other)
+    assert train(rows, *lora, "visualcla", model=str(other)) == 2
+    assert "they belong to different tokenizers" in capsys.readouterr().err and not (rows.parent / "run").exists()
     assert train(rows, *lora, "visualcla") == 0
     run = rows.parent / "run"
     assert main(["convert", str(run / "adapter"), str(rows.parent / "by hand"), "--layout", "release"]) == 0

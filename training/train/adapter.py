@@ -59,15 +59,11 @@ def check_release(model: nn.Module, family: str, groups: Sequence[Group], folder
             it than learns.
     """
     own = family_of(model).__name__.rpartition(".")[2]
-    forms = getattr(getattr(family_of(model), "MERGING", None), "adapter_forms", {})
-    if family != own or RELEASE not in forms:
-        able = repr(own) if RELEASE in forms else "none"
-        raise ValueError(f"release_format is {family!r}; for this model, a {own}, is allowed: {able}. Leave it out.")
-    if not (folder / "tokenizer.model").is_file():
-        raise ValueError(
-            f"release_format is {family!r}, whose original code opens sentencepiece models only, and {str(folder)!r} has no "
-            "tokenizer.model. Leave it out, or copy the tokenizer.model that tokenizer.json was made of into that folder."
-        )
+    merging = getattr(family_of(model), "MERGING", None)
+    able = own if merging is not None and RELEASE in merging.adapter_forms else None
+    if family != able:
+        raise ValueError(f"release_format is {family!r}; for this model, a {own}, is allowed: {able!r}. Leave it out.")
+    merging.original_tokenizer_files(folder)
     places = {module for group in groups for module in group.modules}
     if missing := [prefix for prefix in parts_of(model)["connector"] if prefix.removesuffix(".") not in places]:
         raise ValueError(
