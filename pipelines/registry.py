@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import torch
-    from transformers import GenerationConfig, PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
     from .checkpoints.merging import Merging
     from .fixed_length import PromptSide
@@ -228,14 +228,7 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
     from .hub import resolve_folder
 
     folder = resolve_folder(folder)
-    check_layers(folder)
-    found = find_family(folder)
-    refuse_foreign(folder, "load", has_vision=found is not None)
-    if found is None:
-        raise ValueError(
-            f"{str(folder)!r} is no model of a known family ({', '.join(FAMILIES)}): neither 'vision/config.json' nor 'config.json' "
-            "names one. What is it? python -m pipelines.doctor FOLDER"
-        )
+    found = _family_to_load(folder)
     load = family(found).load_model
     if "prompt_style" in kwargs and "prompt_style" not in inspect.signature(load).parameters:
         raise ValueError(f"{found} has one prompt only: leave prompt_style out.")
@@ -244,6 +237,42 @@ def load_model(folder: str | os.PathLike, **kwargs: Any) -> "tuple[PreTrainedMod
     check_chat_template(processor, repr(str(folder)))
     check_generation(getattr(model, "generation_config", None), folder)
     return model, processor
+
+
+def load_processor(folder: str | os.PathLike) -> "ProcessorMixin":
+    """The processor of a whole model of any family, as `load_model` gives it, without the model.
+
+    Args:
+        folder: a model folder, or a hub name where the family is told by its configuration.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model`.
+    """
+    from .hub import resolve_folder
+
+    folder = resolve_folder(folder)
+    found = _family_to_load(folder)
+    with _in_one_kind_of_error(folder):
+        processor = family(found).load_processor(folder)
+    check_chat_template(processor, repr(str(folder)))
+    return processor
+
+
+def _family_to_load(folder: Path) -> str:
+    """The family of a whole model.
+
+    Raises:
+        ValueError: there is none, or the folder is in a format that others load.
+    """
+    check_layers(folder)
+    found = find_family(folder)
+    refuse_foreign(folder, "load", has_vision=found is not None)
+    if found is None:
+        raise ValueError(
+            f"{str(folder)!r} is no model of a known family ({', '.join(FAMILIES)}): neither 'vision/config.json' nor 'config.json' "
+            "names one. What is it? python -m pipelines.doctor FOLDER"
+        )
+    return found
 
 
 def check_generation(settings: "GenerationConfig | None", folder: Path) -> None:

@@ -103,7 +103,7 @@ class Family:
         """What keeps a folder from being opened, a sentence each; no value is read."""
         try:
             parts = self.read(path)
-            self.load_processor(parts)
+            self.processor_of(parts)
         except (OSError, ValueError) as error:
             return [str(error)]
         return []
@@ -144,14 +144,14 @@ class Family:
     def load_vision(self, path: str | os.PathLike, dtype: torch.dtype | str | None = None, **where: Any):
         """(vision model, processor); the language model stays on disk."""
         parts = self.read(path, with_language=False, **where)
-        return self._vision(parts, dtype), self.load_processor(parts)
+        return self._vision(parts, dtype), self.processor_of(parts)
 
     def load_prompt_side(self, path: str | os.PathLike, pipeline_class: Callable[..., FixedLengthPipeline]) -> PromptSide:
         """See `pipelines.registry.load_prompt_side`."""
         if self.layout(Path(path)) == "original":
             raise ValueError(CONVERT_FIRST.format(path=os.fspath(path), family=self.name))
         parts = self.read(path)
-        processor = self.load_processor(parts)
+        processor = self.processor_of(parts)
         embeddings = next(tensor for name, tensor in parts.language.items() if name.endswith("embed_tokens.weight"))
         pipeline = pipeline_class(Unloaded(parts.config), processor, Path(path).resolve().name)
         return PromptSide(parts.config, processor, pipeline, embeddings.clone)
@@ -191,7 +191,7 @@ class Family:
         parts = self.read(path, text_model=text_model, vision_model=vision_model, lora_model=lora_model)
         if prompt_style is not None:
             parts.config.prompt_style = prompt_style
-        processor = self.load_processor(parts)
+        processor = self.processor_of(parts)
         quantization = quantization_config or _quantization(load_in_8bit, load_in_4bit)
         text_kwargs = {"device_map": device_map, "quantization_config": quantization, **kwargs}
         text_kwargs = {key: value for key, value in text_kwargs.items() if value is not None}
@@ -211,7 +211,11 @@ class Family:
         """A loaded vision model and a loaded language model as one model."""
         return compose(self.model_class, vision, language_model, source)
 
-    def load_processor(self, parts: Parts) -> CompositeProcessor:
+    def load_processor(self, path: str | os.PathLike) -> CompositeProcessor:
+        """See `pipelines.registry.load_processor`."""
+        return self.processor_of(self.read(path, with_language=False))
+
+    def processor_of(self, parts: Parts) -> CompositeProcessor:
         """The processor that belongs to the parts."""
         if parts.processor is not None:
             return parts.processor
@@ -250,7 +254,7 @@ class Family:
             adapter = f" and {parts.adapter} (LoRA, merged)" if parts.adapter else ""
             card = CARD.format(name=Path(target).name, family=self.name, source=parts.source, adapter=adapter, layout=layout)
             (folder / "README.md").write_text(card, encoding="utf-8")
-            self.load_processor(self.read(folder))  # before it gets its name: every tensor in its place, whatever wrote it
+            self.processor_of(self.read(folder))  # before it gets its name: every tensor in its place, whatever wrote it
 
     def convert(
         self,
@@ -272,7 +276,7 @@ class Family:
         config.architectures = [self.model_class.__name__]
         dtypes = {tensor.dtype for tensor in parts.language.values() if tensor.is_floating_point()}
         text.dtype = config.dtype = out.dtype or (dtypes.pop() if len(dtypes) == 1 else None)
-        processor = self.load_processor(parts)
+        processor = self.processor_of(parts)
         if layout == "webui":
             text.architectures = ["LlamaForCausalLM"]
             text.save_pretrained(folder)

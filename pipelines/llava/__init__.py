@@ -14,6 +14,7 @@ PARTS = {
 convert = FAMILY.convert
 detect_layout = FAMILY.layout
 load_model = FAMILY.load_model
+load_processor = FAMILY.load_processor
 missing_parts = FAMILY.missing_parts
 save_model = FAMILY.save_model
 
@@ -33,6 +34,7 @@ __all__ = [
     "is_published",
     "load_model",
     "load_pipeline",
+    "load_processor",
     "load_prompt_side",
     "missing_parts",
     "new_model",

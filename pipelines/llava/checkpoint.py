@@ -109,7 +109,7 @@ class LlavaFamily(Family):
         text.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[text.model_type]]
         dtypes = {tensor.dtype for tensor in parts.language.values() if tensor.is_floating_point()}
         text.dtype = config.dtype = out.dtype or (dtypes.pop() if len(dtypes) == 1 else None)
-        processor = self.load_processor(parts)
+        processor = self.processor_of(parts)
         if layout == "webui":
             text.save_pretrained(folder)
             write_safetensors(out.checked(parts.language_tensors(), parts.source), folder, out.max_shard_bytes)

@@ -30,6 +30,13 @@ class MiniGPT4Processor(CompositeProcessor):
 
     image_token = IMAGE_TOKEN
 
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """What the chat template writes behind an answer, and training teaches as its end: the separator, where it has one."""
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "ANSWER"}]
+        behind = self.apply_chat_template([*turns, turns[0]], tokenize=False).partition("ANSWER")[2]
+        return (SEPARATOR,) if behind.startswith(SEPARATOR) else ()
+
     @staticmethod
     def template(prompt_style: str) -> str:
         if prompt_style not in STYLES:

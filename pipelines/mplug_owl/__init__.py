@@ -25,6 +25,7 @@ PARTS = {
 convert = FAMILY.convert
 detect_layout = FAMILY.layout
 load_model = FAMILY.load_model
+load_processor = FAMILY.load_processor
 missing_parts = FAMILY.missing_parts
 save_model = FAMILY.save_model
 
@@ -42,6 +43,7 @@ __all__ = [
     "detect_layout",
     "load_model",
     "load_pipeline",
+    "load_processor",
     "load_prompt_side",
     "missing_parts",
     "pipeline_of",

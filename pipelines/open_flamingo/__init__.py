@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 
 from .configuration_open_flamingo import OpenFlamingoConfig, PerceiverConfig
 from .layouts import PARTS
-from .loading import detect_layout, load_model, load_pipeline, missing_parts, pipeline_of
+from .loading import detect_layout, load_model, load_pipeline, load_processor, missing_parts, pipeline_of
 from .modeling_open_flamingo import OpenFlamingoForConditionalGeneration, OpenFlamingoVisionModel
 from .pipeline import OpenFlamingoPipeline
 from .processing_open_flamingo import OpenFlamingoProcessor, load_tokenizer
@@ -32,6 +32,7 @@ __all__ = [
     "is_published",
     "load_model",
     "load_pipeline",
+    "load_processor",
     "load_tokenizer",
     "missing_parts",
     "pipeline_of",

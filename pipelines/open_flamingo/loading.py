@@ -88,8 +88,17 @@ def load_model(
     vision = _vision_model(config, tensors, dtype).to(embedding_device(language_model))
     model = OpenFlamingoForConditionalGeneration(config, language_model=language_model, vision=vision)
     model.generation_config = checkpoint.generation_config
-    model.processor = OpenFlamingoProcessor(checkpoint.image_processor, checkpoint.tokenizer, checkpoint.chat_template)
+    model.processor = _processor(checkpoint)
     return model.eval(), model.processor
+
+
+def load_processor(folder: str | os.PathLike) -> OpenFlamingoProcessor:
+    """See `pipelines.registry.load_processor`."""
+    return _processor(read_checkpoint(folder))
+
+
+def _processor(checkpoint: Checkpoint) -> OpenFlamingoProcessor:
+    return OpenFlamingoProcessor(checkpoint.image_processor, checkpoint.tokenizer, checkpoint.chat_template)
 
 
 def load_pipeline(

@@ -36,6 +36,11 @@ def load_model(folder, **kwargs):
     return model, model.processor
 
 
+def load_processor(folder):
+    """See `pipelines.registry.load_processor`."""
+    return VisualCLAProcessor.from_pretrained(folder)
+
+
 __all__ = [
     "DEFAULT_GENERATION_CONFIG",
     "MERGING",
@@ -58,6 +63,7 @@ __all__ = [
     "load_model",
     "load_pipeline",
     "load_pretrained",
+    "load_processor",
     "load_prompt_side",
     "load_tokenizer",
     "new_model",

@@ -21,7 +21,7 @@ from pipelines.base import ImagePart
 from pipelines.embedder import Embedder
 from pipelines.generation import ChatModel, message
 from pipelines.prompt import Prompt, PromptEncoder
-from pipelines.registry import family, find_family, load_pipeline, pipeline_of
+from pipelines.registry import family, find_family, load_pipeline, load_processor, pipeline_of
 from training.data.encode import RowEncoder
 from training.merge import convert
 
@@ -295,6 +295,8 @@ def test_every_layout_is_the_same_model_and_leads_back(case, webui, layout, tmp_
     assert model.state_dict().keys() == state.keys()
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     torch.testing.assert_close(logits_of(model, processor, 0, 1), logits_of(expected, case.opened[1], 0, 1))
+    inputs, alone = inputs_of(processor, 0, 1), inputs_of(load_processor(folder), 0, 1)
+    assert inputs.keys() == alone.keys() and all(torch.equal(alone[name], inputs[name]) for name in inputs)
     back = load_model(case.write(tmp_path / "back", "webui", source=folder), dtype=torch.float32)[0].state_dict()
     assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
 

@@ -192,7 +192,7 @@ def test_llama2_variant_has_its_own_prompt(llama2):
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     system = EXPECTED["single"]["prompt"].partition("###")[0]
     assert text == f"<s>{system}<s>[INST] <Img><ImageHere></Img> What? [/INST] A boat.<s>[INST] And? [/INST] "
-    assert ChatModel(model, processor).pipeline.stop_strings == ()
+    assert ChatModel(model, processor).pipeline.stop_strings == processor.stop_strings == ()
 
 
 def one_line(error) -> str:

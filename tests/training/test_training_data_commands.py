@@ -3,6 +3,7 @@
 import json
 import re
 
+import native_models
 import pytest
 from PIL import Image
 
@@ -55,6 +56,16 @@ def test_validate_of_good_rows_is_status_0(folder, capsys):
     file = write(folder, GOOD)
     assert main(["data", "validate", file]) == 0
     assert "1 good rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("family", ["llava", "smolvlm", "qwen2_5_vl"])
+def test_rows_are_read_as_other_families_do(family, folder, capsys):
+    """LLaVA as transformers has it, and native models."""
+    model, file = str(native_models.write(family, folder / family)), write(folder, GOOD)
+    for command in ("validate", "stats", "preview"):
+        assert main(["data", command, file, "--model", model]) == 0, command
+    out = capsys.readouterr().out
+    assert "1 good rows with 1 pictures" in out and re.search("« ?两个。", out)
 
 
 def test_validate_reads_the_sets_of_a_configuration(folder, capsys):

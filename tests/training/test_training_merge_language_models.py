@@ -123,7 +123,7 @@ def test_metas_files_become_what_transformers_opens(meta, tmp_path):
     config = AutoModelForCausalLM.from_pretrained(tmp_path / "llama").config
     assert (config.intermediate_size, config.vocab_size, config.rms_norm_eps) == (96, 480, 1e-6)
     _, processor = FAMILY.load_model(PROJECTION, text_model=tmp_path / "llama")
-    assert processor.ids("###Human: What?") == FAMILY.load_processor(FAMILY.read(PROJECTION, text_model=VICUNA)).ids(
+    assert processor.ids("###Human: What?") == FAMILY.processor_of(FAMILY.read(PROJECTION, text_model=VICUNA)).ids(
         "###Human: What?"
     )
 

@@ -1,37 +1,30 @@
 """The processor of a model folder, without its weights: what data commands need to know of a model."""
 
-import inspect
 import os
-from typing import Any
-
-from transformers import AutoProcessor, ProcessorMixin
+from typing import TYPE_CHECKING
 
 from pipelines.hub import resolve_folder
 from pipelines.json_files import read_json
-from pipelines.registry import family, find_family
+from pipelines.registry import load_processor as load_any
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
-def load_processor(name_or_path: str | os.PathLike) -> Any:
-    """The processor of a family's folder, or of a native model, its tokenizer's `model_max_length` at most the model's context.
+def load_processor(name_or_path: str | os.PathLike) -> "ProcessorMixin":
+    """Of any model that trains, its tokenizer's `model_max_length` at most the model's context.
 
     Raises:
         FileNotFoundError, ValueError: it cannot be opened.
     """
     folder = resolve_folder(name_or_path)
-    name = find_family(folder)
-    try:
-        if name is None:
-            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        else:
-            package = vars(family(name)).values()
-            (kind,) = {value for value in package if inspect.isclass(value) and issubclass(value, ProcessorMixin)}
-            processor = kind.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{str(folder)!r} holds no processor that can be opened ({str(error).splitlines()[0]}).") from error
-    if not isinstance(processor, ProcessorMixin):
-        raise ValueError(f"{str(folder)!r} is a text model: it has no processor for pictures.")
+    processor = load_any(folder)
     values = read_json(folder / "config.json")
-    context = values.get("text_config", values).get("max_position_embeddings")
+    limit_length(processor, values.get("text_config", values).get("max_position_embeddings"))
+    return processor
+
+
+def limit_length(processor: "ProcessorMixin", context: int | None) -> None:
+    """Set the tokenizer's `model_max_length` to at most so many tokens; None: leave it."""
     if context:
         processor.tokenizer.model_max_length = min(processor.tokenizer.model_max_length, context)
-    return processor
