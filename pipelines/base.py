@@ -120,6 +120,7 @@ class VisionPipeline(ABC):
         adds_bos: a prompt whose template writes no BOS begins with it nevertheless.
         keeps_prefix: keys and values of prompts with pictures may be taken from an earlier prompt (`model_inputs`, `cached`). None:
             yes, but for native inputs, which only a family that was compared with cold runs may go on from.
+        rows_together: which prompts one batch may hold, so that each is read as by itself; see `check_rows_together`.
         stop_strings: texts at which an answer ends, and which are no part of it: separators that the family's language model was
             taught to write before the next turn, where EOS does not do it.
     """
@@ -134,6 +135,7 @@ class VisionPipeline(ABC):
     sampling: "Mapping[str, Any]" = MappingProxyType({})
     adds_bos: bool = False
     keeps_prefix: bool | None = None
+    rows_together: str = "any"
     stop_strings: Sequence[str] = ()
 
     @property
@@ -313,3 +315,17 @@ class VisionPipeline(ABC):
             ValueError: this family cannot.
         """
         raise ValueError(f"{self.name} cannot keep its projector apart; leave multimodal_vcla-projector_* empty.")
+
+
+def check_rows_together(rule: str, counts: Sequence[int]) -> None:
+    """
+    Args:
+        rule: "any" rows may stand in one batch; or "even" ones, of as many pictures each; or with pictures one "alone".
+        counts: pictures of each row.
+
+    Raises:
+        ValueError: they may not, as the model would read them otherwise than each by itself.
+    """
+    if (rule == "even" and len(set(counts)) > 1) or (rule == "alone" and sum(map(bool, counts)) > 1):
+        numbers = ", ".join(map(str, counts))
+        raise ValueError(f"In one batch this model would not read prompts of {numbers} pictures as each by itself.")

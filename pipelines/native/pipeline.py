@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from ..base import ImageFeatures, ImagePart, ImageSpan, VisionPipeline
+from ..base import ImageFeatures, ImagePart, ImageSpan, VisionPipeline, check_rows_together
 from ..chat_template import apply_chat_template
 from .inputs import cross_attention_mask, placed, rope_positions, takes_pictures
 from .loading import load_config, refusal
@@ -51,8 +51,12 @@ _CAUSAL = frozenset(
 """`model_type` of models in which no position depends on a picture behind it, and which are known to go on from a cache."""
 _PREFIX = frozenset(("paligemma",))
 """`model_type` of models in which every position of a prompt depends on all others; its BOS stands behind the pictures."""
-_ASK_FOR_TYPES = frozenset(("cosmos3_edge",))
-"""`model_type` of models that want to be told which ids stand for pictures, by a processor that says so only when asked."""
+_ROWS_TOGETHER = {
+    "mllama": "even",  # what stands before a picture looks at all places for pictures, the empty ones of shorter rows, too
+    "emu3": "alone",  # pictures are filled up to the size of the largest, and its convolutions see that
+    "hunyuan_vl": "alone",  # it counts pictures, and goes on counting in the next row
+}
+"""`model_type` of models of which not any rows may stand in one batch."""
 _prompts = itertools.count()
 
 
@@ -75,6 +79,7 @@ class NativePipeline(VisionPipeline):
         self.name = name
         self.model_type = config.model_type
         self.keeps_prefix = config.model_type in _CAUSAL
+        self.rows_together = _ROWS_TOGETHER.get(config.model_type, "any")
         tokenizer = processor.tokenizer
         self._added = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
         self._bos_id = tokenizer.bos_token_id
@@ -188,6 +193,7 @@ class NativePipeline(VisionPipeline):
             ValueError: the model cannot see, ids stand in a cache and it is not known how it goes on from there, or a span does not
                 hold what the processor writes.
         """
+        check_rows_together(self.rows_together, [len(places) for places in spans])
         rows = [row for row, places in enumerate(spans) if places]
         whole = language_model.get_base_model() if hasattr(language_model, "get_base_model") else language_model
         if cached and (len(spans) > 1 or (rows and not self.keeps_prefix)):
@@ -202,9 +208,6 @@ class NativePipeline(VisionPipeline):
             )
         given = self._checked(input_ids, rows, spans, features)
         if "cross_attention_mask" in given:
-            # What stands before a picture is not masked from it, nor from the empty places that the shorter rows are filled up with.
-            if len({len(places) for places in spans}) > 1:
-                raise ValueError(f"{self.name} answers prompts with different numbers of pictures apart, not in one batch.")
             given["cross_attention_mask"] = cross_attention_mask(
                 input_ids, self.placeholder_token_id, given["aspect_ratio_mask"]
             )
@@ -289,9 +292,8 @@ class NativePipeline(VisionPipeline):
     def _process(self, rows: Sequence[Sequence[Image.Image]], use_tiles: bool | None = None) -> dict[str, Tensor]:
         texts = [self._separator + "".join(self.image_mark + self._separator for _ in row) for row in rows]
         images = [list(row) for row in rows]  # by row: some processors spend less on each where there are several
-        asked = {"return_mm_token_type_ids": True} if self.model_type in _ASK_FOR_TYPES else {}
-        if use_tiles is not None:  # as arguments: some processors have defaults that go before their settings
-            asked |= dict.fromkeys(self._tiles, use_tiles)
+        # As arguments: some processors have defaults that go before their settings.
+        asked = {} if use_tiles is None else dict.fromkeys(self._tiles, use_tiles)
         output = self.processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt", **asked)
         return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in output.items()}
 

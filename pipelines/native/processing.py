@@ -64,6 +64,17 @@ class NoVideo:
         self()
 
 
+_ASK_FOR_TYPES = frozenset(("cosmos3_edge",))
+"""`model_type` of models that want to be told which ids stand for pictures, by a processor that says so only when asked."""
+
+
+class _SaysTypes:
+    """Put before a processor's class: asked always."""
+
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **{"return_mm_token_type_ids": True, **kwargs})
+
+
 class _PicturesOnly:
     """Put before a processor's class: its part for videos is a `NoVideo`."""
 
@@ -96,6 +107,7 @@ def load_processor(folder: str | os.PathLike) -> ProcessorMixin:
     """
     folder = Path(folder)
     given = {"trust_remote_code": False, "local_files_only": True}
+    model_type = _settings(folder, "config.json").get("model_type")
     cls = processor_class(folder)
     if getattr(cls, "is_dummy", False) and cls.__name__ == "PixtralProcessor":
         cls = _pixtral_without_torchvision()
@@ -105,6 +117,8 @@ def load_processor(folder: str | os.PathLike) -> ProcessorMixin:
         )
     if not is_torchvision_available() or "video_processor" in cls.get_attributes():
         cls = type(cls.__name__, (_PicturesOnly, cls), {"__module__": cls.__module__})
+    if model_type in _ASK_FOR_TYPES:
+        cls = type(cls.__name__, (_SaysTypes, cls), {"__module__": cls.__module__})
     try:
         with _constructing, _Spelled(cls):
             processor = cls.from_pretrained(folder, **given)
@@ -113,7 +127,7 @@ def load_processor(folder: str | os.PathLike) -> ProcessorMixin:
     if getattr(processor, "image_processor", None) is None:
         raise ValueError(f"The processor of {str(folder)!r} takes no pictures ({type(processor).__name__}).")
     if not (processor.chat_template or processor.tokenizer.chat_template):
-        processor.chat_template = TEMPLATES.get(_settings(folder, "config.json").get("model_type"))
+        processor.chat_template = TEMPLATES.get(model_type)
     return processor
 
 

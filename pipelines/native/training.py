@@ -14,6 +14,8 @@ _CONNECTOR = re.compile(
     r"(^|\.)(multi_modal_projector|mm_projector|connector|aligner|merger|merger_list|deepstack_merger_list|resampler|embed_vision"
     r"|image_newline|vision_projection|vision_proj|multimodal_projection|abstractor)(\.|$)"
 )
+_UNTRAINED = {"paligemma": "its prompts are read in both directions and its answers in one, which no chat template tells apart"}
+"""`model_type` of models that chat and do not learn, to the reason."""
 _LANGUAGE = ("model.language_model.", "language_model.", "model.text_model.", "text_model.", "lm_head.")
 
 
@@ -22,7 +24,12 @@ def parts_of(model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
 
     The language model is what transformers calls so, and the head; a connector is told by its name, also inside the vision model;
     the rest is the vision encoder.
+
+    Raises:
+        ValueError: the model is not trained here.
     """
+    if reason := _UNTRAINED.get(model.config.model_type):
+        raise ValueError(f"{model.config.model_type} is not trained here: {reason}.")
     parts: dict[str, list[str]] = {"vision": [], "connector": [], "language": []}
     _place(model, "", parts)
     return {part: tuple(names) for part, names in parts.items()}

@@ -20,6 +20,8 @@ from pipelines.generation import ChatModel, message
 from pipelines.native import processing
 from pipelines.prompt import Prompt
 from pipelines.registry import find_family, load_pipeline, pipeline_of
+from training.data.collator import BatchError, ConversationCollator
+from training.data.rows import text_of
 
 NEW_TOKENS = 6
 FAMILIES = sorted(native_models.FAMILIES)
@@ -103,12 +105,58 @@ def test_rows_of_a_batch_answer_as_by_themselves(chat):
     given = [(conversation(count), [ImagePart.of(image) for image in pictures(count)[:count]]) for count in (1, 3, 1)]
     alone = [chat.answer(*each, GREEDY) for each in given]
     if chat.pipeline.model_type == "mllama":
-        with pytest.raises(ValueError, match="different numbers of pictures apart"):
+        with pytest.raises(ValueError, match="would not read prompts of 1, 3, 1 pictures"):
             chat.answer_batch(given, GREEDY)
         assert chat.answer_batch(given[::2], GREEDY) == alone[::2]
     else:
         assert chat.answer_batch(given, GREEDY) == alone
     assert chat.answer_each(given, GREEDY) == alone
+
+
+def test_rows_of_a_training_batch_are_read_as_by_themselves(chat):
+    trains_as_alone(chat)
+
+
+def trains_as_alone(chat: ChatModel) -> None:
+    """The ids of a row are the prompt's and the answer's, and in a batch it has the logits that it has alone: or it is refused."""
+    rule = chat.pipeline.rows_together
+    assert rule == {"mllama": "even", "emu3": "alone", "hunyuan_vl": "alone"}.get(chat.pipeline.model_type, "any")
+    collator = ConversationCollator(chat.processor, stop_strings=chat.pipeline.stop_strings, rows_together=rule)
+    for counts in [(1, 0), (1, 1), (1, 3), (2, 0, 1)]:
+        rows = [training_row(number, count) for number, count in enumerate(counts)]
+        encoded = [collator.encode(row) for row in rows]
+        for row, each in zip(rows, encoded, strict=True):
+            prompt = chat.prepare(row["messages"][:-1], [ImagePart.of(image) for image in row["images"]]).input_ids
+            assert each.ids[: prompt.shape[1]] == prompt[0].tolist()
+            taught = [token for token, label in zip(each.ids, each.labels, strict=True) if label == token]
+            answers = "".join(text_of(each) for each in row["messages"] if each["role"] == "assistant")
+            assert chat.tokenizer.decode(taught, skip_special_tokens=True).replace(" ", "") == answers.replace(" ", "")
+        try:
+            batch = collator(rows)
+        except BatchError:
+            assert len(set(counts)) > 1 if rule == "even" else rule == "alone" and sum(map(bool, counts)) > 1
+            continue
+        with torch.no_grad():
+            logits = chat.model(**batch).logits
+            atol = 2e-3 if logits.dtype == torch.float32 else 6e-2
+            for row, found in zip(encoded, logits, strict=True):
+                alone = chat.model(**collator.join([row])).logits[0]
+                torch.testing.assert_close(found[: len(row.ids)], alone, rtol=0, atol=atol)
+
+
+def test_what_goes_along_with_the_ids_does_so_where_an_end_is_added(tmp_path):
+    processor = native.load_processor(native_models.write("mllama", tmp_path))
+    processor.chat_template = processor.chat_template.replace("<|/turn|>\n", "")
+    encoded = ConversationCollator(processor).encode(training_row(0, 1))
+    assert encoded.ids[-1] == processor.tokenizer.eos_token_id
+    assert encoded.inputs["cross_attention_mask"].shape[1] == len(encoded.ids)
+    assert encoded.inputs["cross_attention_mask"][0, -1].any()
+
+
+def training_row(number: int, num_images: int) -> dict:
+    """A conversation with an answer; its pictures are of sizes that another row's are not."""
+    images = [*pictures(number)[number:], *pictures(number + 9)][:num_images]
+    return {"messages": [*conversation(num_images), message("assistant", "An answer.")], "images": images}
 
 
 def test_typed_tokens_of_pictures_stay_text(chat):

@@ -10,7 +10,7 @@ import transformers
 from packaging import version
 from transformers import CONFIG_MAPPING
 
-from pipelines import doctor, native
+from pipelines import doctor, native, registry
 from pipelines.base import ImagePart
 from pipelines.generation import ChatModel, message
 from pipelines.native import loading
@@ -66,6 +66,11 @@ def each_is_theirs(chat: ChatModel, row: dict) -> None:
         assert chat.prepare(messages, parts).input_ids.tolist() == ids
         assert chat.answer(messages, parts, whole.GREEDY) == answer
     whole.test_each_picture_is_seen_and_none_stays(chat)
+    if row.get("is_task"):
+        with pytest.raises(ValueError, match="is not trained here"):
+            registry.parts_of(chat.model)
+    else:
+        whole.trains_as_alone(chat)
 
 
 def opened(folder: Path) -> ChatModel:

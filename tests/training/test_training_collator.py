@@ -72,7 +72,7 @@ def answers(row: dict) -> list[str]:
 
 
 def test_ids_are_those_of_the_processor(processor, row):
-    ids, _, _ = ConversationCollator(processor).encode(row)
+    ids = ConversationCollator(processor).encode(row).ids
     text = processor.apply_chat_template(row["messages"])
     assert ids == processor(text=text, images=row["images"] or None)["input_ids"][0]
 
@@ -83,12 +83,12 @@ def test_ids_are_those_of_the_prompt_encoder(folder, row):
     pipeline = VisualCLAPipeline(load_eyes(folder), processor.image_processor)
     text = processor.apply_chat_template(row["messages"], tokenize=False)
     prompt = Prompt.from_text(text, [ImagePart.of(image) for image in row["images"]], IMAGE_MARK)
-    ids, _, _ = ConversationCollator(processor).encode(row)
+    ids = ConversationCollator(processor).encode(row).ids
     assert ids == PromptEncoder(processor.tokenizer, pipeline).encode(prompt).input_ids
 
 
 def test_every_answer_and_its_end_is_supervised_and_nothing_else(processor, row):
-    ids, labels, _ = ConversationCollator(processor).encode(row)
+    ids, labels, *_ = ConversationCollator(processor).encode(row)
     eos = processor.tokenizer.eos_token_id
     taught, answer = [], []
     for token, label in zip(ids, labels, strict=True):
@@ -105,7 +105,7 @@ def test_every_answer_and_its_end_is_supervised_and_nothing_else(processor, row)
 def test_prompt_of_a_later_turn_continues_what_was_trained(processor):
     """The ids of a generation prompt are a prefix of the training ids, up to the first supervised token of its answer."""
     row = ROWS["Chinese, several turns"]
-    ids, labels, _ = ConversationCollator(processor).encode(row)
+    ids, labels, *_ = ConversationCollator(processor).encode(row)
     for last in (1, 3, 5):
         text = processor.apply_chat_template(row["messages"][:last], add_generation_prompt=True)
         prompt = processor(text=text, images=row["images"][: text.count("<img_token>")])["input_ids"][0]
@@ -121,7 +121,7 @@ def test_batch_is_padded_on_the_right_and_holds_all_pictures(processor):
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
     assert len(batch["pixel_values"]) == 4
     for index, row in enumerate(rows):
-        ids, labels, _ = collator.encode(row)
+        ids, labels, *_ = collator.encode(row)
         length = int(batch["attention_mask"][index].sum())
         assert batch["input_ids"][index, :length].tolist() == ids
         assert batch["labels"][index, :length].tolist() == labels
@@ -160,5 +160,5 @@ def test_preview_shows_what_is_taught(processor):
     lines = preview(ConversationCollator(processor), ROWS["one picture"]).splitlines()
     taught = [line for line in lines if "<-" in line]
     assert taught[-1].endswith("<- '</s>'")
-    ids, labels, _ = ConversationCollator(processor).encode(ROWS["one picture"])
+    ids, labels, *_ = ConversationCollator(processor).encode(ROWS["one picture"])
     assert (len(lines), len(taught)) == (len(ids), sum(label != IGNORED for label in labels))

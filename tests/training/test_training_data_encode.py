@@ -7,8 +7,8 @@ import torch
 from models import make_model
 from PIL import Image
 
-from training.data.collator import ConversationCollator, TooManyBadRows
-from training.data.encode import RowEncoder, align
+from training.data.collator import ConversationCollator, TooManyBadRows, join_inputs
+from training.data.encode import Encoded, RowEncoder, align
 from training.data.rows import IGNORED, make_row
 
 
@@ -101,11 +101,11 @@ class PieceByPiece:
             text += " :" if message["role"] == "user" else " ;"
         return text
 
-    def __call__(self, text, images=(), return_tensors="pt", **kwargs):
+    def __call__(self, text, images=((),), return_tensors="pt", **kwargs):
         ids = [self.tokenizer.bos_token_id]
         for number, piece in enumerate(text[0].split("@")):
             if number:
-                ids += [9_999] * images[number - 1].width
+                ids += [9_999] * images[0][number - 1].width
             ids += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
         return {"input_ids": torch.tensor([ids]), "token_type_ids": torch.zeros(1, len(ids), dtype=torch.long)}
 
@@ -137,6 +137,18 @@ def test_processor_that_tokenises_in_its_own_way_is_supervised_the_same(processo
 )
 def test_marks_are_laid_beside_their_expansions(plain, full, where):
     assert align(plain, full, 0) == where
+
+
+def test_pictures_that_do_not_stand_along_dimension_0_are_joined_as_their_model_reads_them():
+    """MiniCPM-V has the patches of all pictures in one row, Molmo 2 counts patches through."""
+    sides = [{"pixel_values": torch.full((1, 3, 2, n), float(n)), "target_sizes": torch.full((1, 2), n)} for n in (4, 6)]
+    joined = join_inputs([Encoded([1], [1], each, 1) for each in (sides[0], {}, sides[1])], 1)
+    assert joined["pixel_values"].tolist() == torch.cat([each["pixel_values"] for each in sides], dim=-1).tolist()
+    assert joined["target_sizes"].tolist() == [[4, 4], [6, 6]]
+    indices = torch.tensor([[0, 1], [5, -1]])
+    rows = [{"pixel_values": torch.zeros(crops, 6, 3), "image_token_pooling": indices} for crops in (2, 1, 1)]
+    joined = join_inputs([Encoded([1], [1], each, 1) for each in rows], 1)
+    assert joined["image_token_pooling"].tolist() == [[0, 1], [5, -1], [12, 13], [17, -1], [18, 19], [23, -1]]
 
 
 def test_every_key_of_the_processor_is_passed_on_and_padded(processor):

@@ -34,7 +34,9 @@ def encoder():
         if family not in made:
             path, others = FAMILIES[family]
             model, processor = load_model(GOLDEN / path, dtype=torch.float32, **others)
-            made[family] = RowEncoder(processor, stop_strings=pipeline_of(model, processor).stop_strings)
+            stop_strings = pipeline_of(model, processor).stop_strings
+            assert RowEncoder(processor).stop_strings == stop_strings, "data commands know no pipeline"
+            made[family] = RowEncoder(processor, stop_strings=stop_strings)
         return made[family]
 
     return of
@@ -42,7 +44,7 @@ def encoder():
 
 def behind_the_picture(encoder: RowEncoder, row: dict) -> str:
     """The tokens behind the last picture; what is supervised in [], an end by its label as [wanted<-read]."""
-    ids, labels, _ = encoder(row)
+    ids, labels, *_ = encoder(row)
     name = encoder.tokenizer.convert_ids_to_tokens
     first = max(at for at, is_image in enumerate(encoder.is_image(ids)) if is_image) + 1
     assert all(label == IGNORED for label in labels[:first])
@@ -72,7 +74,7 @@ def test_answers_and_their_ends_are_supervised_token_by_token(encoder, family):
 def test_prompt_of_each_turn_is_what_stands_before_its_answer(encoder, family):
     """The ids that the processor makes of a generation prompt are the ids in front of the supervised answer."""
     encode = encoder(family)
-    ids, labels, inputs = encode(ROW)
+    ids, labels, inputs, _ = encode(ROW)
     assert len(inputs["pixel_values"]) == 1
     for turns in (1, 3):
         text = encode.render(ROW["messages"][:turns], add_generation_prompt=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from pipelines.base import check_rows_together
 from pipelines.images import ImageError
 
 from .encode import Encoded, RowEncoder, is_per_token
@@ -14,7 +15,11 @@ from .rows import IGNORED, Row, RowError
 logger = logging.getLogger(__name__)
 
 
-class TooManyBadRows(ValueError):
+class BatchError(ValueError):
+    """There is no batch; the last line of the message says why."""
+
+
+class TooManyBadRows(BatchError):
     """More rows than allowed were left out."""
 
 
@@ -27,15 +32,21 @@ class ConversationCollator:
         processor, max_length, stop_strings: see `RowEncoder`.
         max_bad_rows: how many rows may be left out, as a share of those seen, before the run stops. The first ten never stop
             it.
+        rows_together: `VisionPipeline.rows_together` of the model.
 
     Attributes:
         counts: rows seen, rows left out; shared with the worker processes of a data loader.
     """
 
     def __init__(
-        self, processor: Any, max_length: int | None = None, max_bad_rows: float = 0.05, stop_strings: Sequence[str] = ()
+        self,
+        processor: Any,
+        max_length: int | None = None,
+        max_bad_rows: float = 0.05,
+        stop_strings: Sequence[str] = (),
+        rows_together: str = "any",
     ):
-        self.processor = processor
+        self.processor, self.rows_together = processor, rows_together
         self.encoder = RowEncoder(processor, max_length, stop_strings)
         self.eos_token_id = processor.tokenizer.eos_token_id
         pad = processor.tokenizer.pad_token_id
@@ -48,8 +59,17 @@ class ConversationCollator:
 
         Raises:
             TooManyBadRows: the share of bad rows is past `max_bad_rows`.
+            BatchError: these rows do not stand in one batch of the model.
         """
-        return self.join([encoded for row in rows if (encoded := self.try_encode(row)) is not None])
+        encoded = [encoded for row in rows if (encoded := self.try_encode(row)) is not None]
+        try:
+            check_rows_together(self.rows_together, [row.num_images for row in encoded])
+        except ValueError as error:
+            raise BatchError(
+                f"{error} Give --per_device_train_batch_size 1 with --gradient_accumulation_steps {max(2, len(rows))}, and "
+                "--per_device_eval_batch_size 1."
+            ) from error
+        return self.join(encoded)
 
     def encode(self, row: Row) -> Encoded:
         """Ids, labels and other inputs of one row.
@@ -119,12 +139,26 @@ def join_inputs(rows: list[Encoded], length: int, in_a_row: bool = False) -> dic
             joined[key] = _padded(torch.cat([_padded(value, own, own) for value, own in values], dim=1), 0, length)
         else:
             joined[key] = torch.cat([_padded(value, own, length) for value, own in values])
+    shown = [row.inputs for row in rows if "pixel_values" in row.inputs]
+    if "target_sizes" in joined:  # MiniCPM-V: the patches of all pictures stand in one row
+        joined["pixel_values"] = torch.cat([inputs["pixel_values"] for inputs in shown], dim=-1)
+    if "image_token_pooling" in joined:  # Molmo 2: indices of patches, counted through
+        joined["image_token_pooling"] = _counted_through(shown)
     return joined
+
+
+def _counted_through(rows: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    before, found = 0, []
+    for inputs in rows:
+        indices, (crops, patches) = inputs["image_token_pooling"], inputs["pixel_values"].shape[:2]
+        found.append(torch.where(indices < 0, indices, indices + before))
+        before += crops * patches
+    return torch.cat(found)
 
 
 def _padded(value: torch.Tensor | None, own: int, length: int) -> torch.Tensor:
     value = torch.zeros(1, own, dtype=torch.long) if value is None else value
-    return torch.nn.functional.pad(value, (0, length - value.shape[1]))
+    return torch.nn.functional.pad(value, (*(0, 0) * (value.ndim - 2), 0, length - value.shape[1]))
 
 
 def _joined(values: list[Any]) -> Any:

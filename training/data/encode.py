@@ -34,12 +34,14 @@ class Encoded(NamedTuple):
     Attributes:
         ids: T ids, pictures expanded.
         labels: T labels; `IGNORED` where nothing is supervised.
-        inputs: what else the model gets: (1, T) tensors by token, all others by picture along dimension 0.
+        inputs: what else the model gets: (1, T, ...) tensors by token, all others by picture along dimension 0.
+        num_images: pictures of the row.
     """
 
     ids: list[int]
     labels: list[int]
     inputs: dict[str, torch.Tensor]
+    num_images: int = 0
 
     @property
     def num_supervised(self) -> int:
@@ -69,7 +71,7 @@ class RowEncoder:
 
     Args:
         processor: of any family, or of a native model of transformers: it has `apply_chat_template`, `tokenizer`, and
-            `__call__(images=, text=)`; every key that it returns is passed on.
+            `__call__(images=[pictures of the row], text=[row])`; every key that it returns is passed on.
         max_length: tokens of a row at most, by default the tokenizer's `model_max_length`. A longer row loses its last turns,
             with their pictures; a row of one turn that is still too long loses the end of its text. A picture is never cut.
         stop_strings: texts that end an answer where the template writes them behind it (`VisionPipeline.stop_strings`); they are
@@ -170,10 +172,12 @@ class RowEncoder:
                 put([self.eos_token_id], [self.eos_token_id], [len(full) - 1])
         copy(at, len(full), False)
         by_token = {key: value[:, source] for key, value in inputs.items() if is_per_token(value, len(full))}
-        return Encoded(ids, labels, {**inputs, **by_token})
+        return Encoded(ids, labels, {**inputs, **by_token}, len(images))
 
     def _processed(self, text: str, images: list[Image.Image]) -> dict[str, Any]:
-        kwargs: dict[str, Any] = {"images": images} if images else {}
+        kwargs: dict[str, Any] = (
+            {"images": [images]} if images else {}
+        )  # by row: some spend less on each where there are several
         bos = self.tokenizer.bos_token
         if bos and text.startswith(bos):
             kwargs["add_special_tokens"] = False
@@ -235,11 +239,11 @@ class RowEncoder:
             return encoded
         is_image = self.is_image(encoded.ids)
         if any(is_image[length:]) or (encoded.inputs and not any(is_image)):
-            return Encoded(encoded.ids[:0], encoded.labels[:0], {})
+            return Encoded([], [], {})
         inputs = {
             key: value[:, :length] if is_per_token(value, len(encoded.ids)) else value for key, value in encoded.inputs.items()
         }
-        return Encoded(encoded.ids[:length], encoded.labels[:length], inputs)
+        return encoded._replace(ids=encoded.ids[:length], labels=encoded.labels[:length], inputs=inputs)
 
 
 def align(plain: list[int], full: list[int], mark: int | None) -> list[int] | None:
@@ -284,5 +288,5 @@ def num_images(messages: list[Mapping]) -> int:
 
 
 def is_per_token(value: Any, length: int) -> bool:
-    """Whether a value of a processor goes along with the ids, like `token_type_ids`."""
-    return isinstance(value, torch.Tensor) and value.ndim == 2 and value.shape == (1, length) and not value.is_floating_point()
+    """Whether a value of a processor goes along with the ids, like `token_type_ids` or Mllama's `cross_attention_mask`."""
+    return isinstance(value, torch.Tensor) and value.shape[:2] == (1, length) and not value.is_floating_point()

@@ -16,8 +16,9 @@ from pipelines.hub import resolve_folder
 from pipelines.registry import load_model, pipeline_of, save_model
 
 from ..data import open_source
-from ..data.collator import ConversationCollator, TooManyBadRows
+from ..data.collator import BatchError, ConversationCollator
 from ..data.packing import OnePack, PackedRows, PackingCollator
+from ..data.processor import limit_length
 from ..data.source import split_by_picture
 from ..merge.convert_adapter import convert_adapter
 from .adapter import RELEASE, check_adapter, check_release, merge_lora, save_adapter
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
         print("Stopped at once. The same command goes on from the last checkpoint.", file=sys.stderr)
         return 130
     except (OSError, ValueError, ImportError) as error:
-        text = str(error).splitlines()[-1] if isinstance(error, TooManyBadRows) else " ".join(str(error).split())
+        text = str(error).splitlines()[-1] if isinstance(error, BatchError) else " ".join(str(error).split())
         print(f"training: {text}", file=sys.stderr)
         return 2
     return 0
@@ -149,6 +150,7 @@ class Run:
         model, processor = load_model(recipe.model, dtype=getattr(torch, recipe.dtype), **options)
         if processor is None:
             raise ValueError(f"{recipe.model!r} holds no processor. Give a model folder with tokenizer and image processor.")
+        limit_length(processor, getattr(model.config.get_text_config(), "max_position_embeddings", None))
         if recipe.attn_implementation:
             for part in model.modules():
                 if isinstance(part, PreTrainedModel) and not any(
@@ -283,11 +285,13 @@ class Run:
     def _objective(self) -> tuple[nn.Module, Any]:
         recipe = self.recipe
         if recipe.objective == "conversation":
-            stop_strings = pipeline_of(self.model, self.processor).stop_strings
-            collator = ConversationCollator(self.asked, recipe.max_length, stop_strings=stop_strings)
+            pipeline = pipeline_of(self.model, self.processor)
+            collator = ConversationCollator(
+                self.asked, recipe.max_length, stop_strings=pipeline.stop_strings, rows_together=pipeline.rows_together
+            )
             if not recipe.packing:
                 return self.model, Placed(collator)
-            if pipeline_of(self.model, self.processor).embedding_width is None:
+            if pipeline.embedding_width is None:
                 raise ValueError("packing is for models whose pictures are embeddings in the prompt. Leave it out.")
             packing = PackingCollator(collator, recipe.max_length, recipe.packing_max_pictures)
             self.rows, self.eval_collator = PackedRows(self.rows, packing, self.arguments.seed), Placed(collator)
